@@ -1,0 +1,62 @@
+"""What a network costs: parameters, multiply-accumulates, bytes, measured milliseconds."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from infprune.coupling.groups import Coupling
+from infprune.modes import evaluating
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`params`: number of parameters. `macs`: multiply-accumulates of convolutions and linear layers per sample.
+
+    `bytes`: size of all parameters and buffers.
+    """
+
+    params: int
+    macs: int
+    bytes: int
+
+
+def count(coupling: Coupling, kept: Mapping[str, int] | None = None) -> Cost:
+    """Cost after keeping `kept[layer]` channels of each named layer (all channels of the others).
+
+    Exact, from shapes alone: a convolution or linear call costs (output positions) x (weight entries) MACs.
+    """
+    shapes = {name: list(spec.shape) for name, spec in coupling.tensors.items()}
+    for layer in coupling.layers:
+        gone = layer.size - (kept or {}).get(layer.name, layer.size)
+        for s in layer.slices:
+            shapes[s.tensor][s.dim] -= gone * s.index.shape[1]
+    numel = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
+    return Cost(
+        params=sum(n for name, n in numel.items() if coupling.tensors[name].parameter),
+        macs=sum(call.positions * numel[call.weight] for call in coupling.computations),
+        bytes=sum(n * coupling.tensors[name].itemsize for name, n in numel.items()),
+    )
+
+
+def macs_by_layer(coupling: Coupling) -> dict[str, int]:
+    """MACs that would vanish if a layer kept no channel, for each layer. Shared MACs are counted in both layers."""
+    total = count(coupling).macs
+    return {layer.name: total - count(coupling, {layer.name: 0}).macs for layer in coupling.layers}
+
+
+@torch.no_grad()
+def latency_ms(module: nn.Module, example: Tensor, repeats: int = 15) -> float:
+    """Median milliseconds of one forward pass over `example`, after three warm-up passes."""
+    times = []
+    with evaluating(module):
+        for _ in range(repeats + 3):
+            start = time.perf_counter()
+            module(example)
+            if example.device.type == "cuda":
+                torch.cuda.synchronize(example.device)
+            times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times[3:])

@@ -1,0 +1,94 @@
+"""From labels to channel layers."""
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+from infprune.coupling import RULES
+from infprune.coupling.graph import trace
+from infprune.coupling.groups import ChannelLayer, CoupledSlice, Coupling, Role, TensorSpec
+from infprune.coupling.labels import FIXED
+from infprune.coupling.pointwise import pointwise
+from infprune.coupling.propagation import Propagation, by_name
+
+Signature = tuple[tuple[tuple[str, int], int], ...]  # ((tensor, dimension), positions per channel), ...
+
+
+def couple(module: nn.Module, example: Tensor) -> Coupling:
+    """Find which slices of which tensors live or die together, by running the network on labels.
+
+    The graph comes from `torch.export`; structural operations move the labels, pointwise ones merge them, and an
+    operation without a rule freezes every channel that reaches it (`ChannelLayer.frozen` says which and where).
+
+    Args:
+        module: the network; it is left as it was.
+        example: one input batch of at least two samples.
+
+    Raises:
+        ArchitectureError: the network cannot be exported.
+    """
+    graph = trace(module, example)
+    state = Propagation(graph)
+    state.run(by_name(RULES, pointwise))
+    for name, elements in state.mixed:
+        _settle(state, name, elements)
+    _freeze_functional(state, module)
+    return Coupling(_layers(state), tuple(state.computations), _tensor_specs(module))
+
+
+def _freeze_functional(state: Propagation, module: nn.Module) -> None:
+    """Weights that no convolution or linear module owns cannot be measured or resized: their channels stay."""
+    for call in state.computations:
+        owner = module.get_submodule(call.module)
+        if not isinstance(owner, nn.Linear | nn.modules.conv._ConvNd):  # noqa: SLF001 - base of all convolutions
+            for dim in (0, 1):
+                if (call.weight, dim) in state.dims:
+                    state.labels.freeze(state.dims[call.weight, dim], f"{call.weight} is used outside a module of its own")
+
+
+def _tensor_specs(module: nn.Module) -> dict[str, TensorSpec]:
+    parameters = {name: TensorSpec(t.shape, t.itemsize, parameter=True) for name, t in module.named_parameters()}
+    return parameters | {name: TensorSpec(t.shape, t.itemsize, parameter=False) for name, t in module.named_buffers()}
+
+
+def _settle(state: Propagation, name: str, elements: Tensor) -> None:
+    """Give a tensor that was read element by element the one dimension its channels run along, or freeze it."""
+    roots = state.labels.find(elements)
+    for dim in range(roots.dim()):
+        rows = roots.movedim(dim, 0).reshape(roots.shape[dim], -1)
+        if roots.shape[dim] > 1 and bool((rows == rows[:, :1]).all()):
+            state.labels.union(state.dim(name, dim, len(rows), Role.THROUGH), rows[:, 0], name)
+            return
+    state.labels.freeze(elements, f"{name} mixes channels and positions")
+
+
+def _layers(state: Propagation) -> tuple[ChannelLayer, ...]:
+    """Gather classes that touch the same dimensions into layers, in graph order of their first producer."""
+    reasons = state.labels.reasons()
+    members = _members(state)
+    bundles: dict[tuple[Signature, str | None], list[int]] = defaultdict(list)
+    for root, places in members.items():
+        if any(state.roles[key] is Role.PRODUCER for key in places):
+            signature = tuple((key, len(found)) for key, found in places.items())
+            bundles[signature, reasons.get(root)].append(root)
+    taken: dict[str, int] = defaultdict(int)
+    layers = []
+    for (signature, reason), roots in bundles.items():
+        slices = tuple(
+            CoupledSlice(*key, state.roles[key], torch.tensor([members[r][key] for r in roots])) for key, _ in signature
+        )
+        name = next(s.tensor for s in slices if s.role is Role.PRODUCER).rpartition(".")[0]
+        taken[name] += 1
+        layers.append(ChannelLayer(name if taken[name] == 1 else f"{name}#{taken[name]}", slices, reason))
+    return tuple(layers)
+
+
+def _members(state: Propagation) -> dict[int, dict[tuple[str, int], list[int]]]:
+    """For each class: the positions it holds in each tensor dimension."""
+    members: dict[int, dict[tuple[str, int], list[int]]] = defaultdict(dict)
+    for key, labels in state.dims.items():
+        for position, root in enumerate(state.labels.find(labels).tolist()):
+            if root != FIXED:
+                members[root].setdefault(key, []).append(position)
+    return members

@@ -1,0 +1,91 @@
+"""What coupling finds: which slices of which tensors live or die together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from torch import Size, Tensor
+
+
+class Role(StrEnum):
+    """How a tensor dimension touches a channel."""
+
+    PRODUCER = "producer"  # output dimension of a convolution or linear weight (and its bias)
+    CONSUMER = "consumer"  # input dimension of a convolution or linear weight
+    THROUGH = "through"  # norm, depthwise filter, per-channel parameter: one entry per channel, passed on
+
+
+@dataclass(frozen=True)
+class CoupledSlice:
+    """Where the channels of a layer stand in one dimension of one tensor.
+
+    `index[c]` are the positions along `dim` that belong to channel `c`: shape `(C, k)`, int64. `k` is 1 for a
+    convolution and `H * W` for a linear layer behind a flatten.
+    """
+
+    tensor: str
+    dim: int
+    role: Role
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class ChannelLayer:
+    """Channels that touch the same dimensions of the same tensors; each channel is one coupled group.
+
+    `frozen` is the reason why none of them may be removed, or None.
+    """
+
+    name: str
+    slices: tuple[CoupledSlice, ...]
+    frozen: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of channels `C`."""
+        return int(self.slices[0].index.shape[0])
+
+    def having(self, role: Role) -> tuple[CoupledSlice, ...]:
+        """The slices of one role."""
+        return tuple(s for s in self.slices if s.role is role)
+
+
+@dataclass(frozen=True)
+class Computation:
+    """One call of a convolution or linear weight, in graph order.
+
+    `positions` is the number of output positions per sample, so its cost is `positions * weight.numel()` MACs.
+    """
+
+    weight: str
+    bias: str | None
+    positions: int
+    groups: int
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the module that owns the weight."""
+        return self.weight.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape, bytes per entry, and whether it is a parameter (else a buffer)."""
+
+    shape: Size
+    itemsize: int
+    parameter: bool
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """The whole network: channel layers, weight calls in graph order, and every tensor once (tied ones by one name)."""
+
+    layers: tuple[ChannelLayer, ...]
+    computations: tuple[Computation, ...]
+    tensors: Mapping[str, TensorSpec]
+
+    @property
+    def prunable(self) -> tuple[ChannelLayer, ...]:
+        """Layers whose channels may be removed."""
+        return tuple(layer for layer in self.layers if layer.frozen is None)

@@ -1,0 +1,40 @@
+"""The exception tree. Each leaf is one exit code of the command line (README, "Exit codes")."""
+
+
+class InfpruneError(Exception):
+    """A mistake in the input, told in one line: what was expected, what came, what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(InfpruneError):
+    """The command line or the configuration file is wrong."""
+
+    exit_code = 2
+
+
+class ArchitectureError(InfpruneError):
+    """The network cannot be built, traced or cut."""
+
+    exit_code = 3
+
+
+class BudgetError(InfpruneError):
+    """No plan meets the budget within the floors."""
+
+    exit_code = 4
+
+
+class QualityError(InfpruneError):
+    """The result exists but misses an asked quality (accuracy, drop, equality of outputs)."""
+
+    exit_code = 5
+
+
+class InputError(InfpruneError):
+    """Data, checkpoint or output location is missing, unreadable or invalid."""
+
+    exit_code = 6
+
+
+INTERRUPTED = 130
