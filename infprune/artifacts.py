@@ -1,0 +1,197 @@
+"""The files infprune writes: pruned models and scores, as safetensors with a JSON manifest. No pickle, ever."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from infprune.errors import ConfigError, InfpruneError, InputError
+from infprune.files import atomic_write
+from infprune.models.build import build
+from infprune.models.checkpoint import load_into
+from infprune.scores.contract import ChannelScores
+from infprune.surgery import Kept, resized
+
+KEY = "infprune"
+SCHEMA = 1
+
+
+class Manifest(BaseModel):
+    """What a pruned model file says about itself; everything needed to rebuild the network.
+
+    `kept`: tensor name -> dimension -> positions that stayed. `input_shape`: of one sample. Accuracies and costs stand
+    in `metrics`; nothing in it depends on the clock, so the same inputs give the same bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA
+    kind: str = "model"
+    name: str | None
+    factory: str | None
+    args: dict[str, Any]
+    kept: dict[str, dict[int, list[int]]]
+    input_shape: list[int]
+    classes: int
+    base_sha256: str | None
+    scores_sha256: str | None
+    plan: dict[str, int]
+    metrics: dict[str, Any]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    seed: int
+
+
+class ScoresManifest(BaseModel):
+    """What a scores file says about itself. `base_sha256` is the digest of the weights that were scored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA
+    kind: str = "scores"
+    criterion: str
+    unit: str
+    base_sha256: str
+    samples: int
+    seed: int
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A rebuilt network and its manifest."""
+
+    module: nn.Module
+    manifest: Manifest
+
+
+def digest(module: nn.Module) -> str:
+    """SHA-256 of a network's tensors by name, independent of the file they came from."""
+    import hashlib
+
+    state = {name: t.detach().cpu().contiguous() for name, t in sorted(module.state_dict().items())}
+    return hashlib.sha256(save(_untied(state))).hexdigest()
+
+
+def write_model(path: Path, module: nn.Module, manifest: Manifest) -> None:
+    """Write a network and its manifest, atomically."""
+    state = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
+    atomic_write(path, save(_untied(state), metadata={KEY: manifest.model_dump_json()}))
+
+
+def write_scores(path: Path, scores: ChannelScores, manifest: ScoresManifest) -> None:
+    """Write scores, one float64 tensor per layer, atomically."""
+    tensors = {name: v.contiguous() for name, v in scores.values.items()}
+    atomic_write(path, save(tensors, metadata={KEY: manifest.model_dump_json()}))
+
+
+def read_scores(path: Path) -> tuple[ChannelScores, ScoresManifest]:
+    """Read a scores file.
+
+    Raises:
+        InputError: missing, damaged, or not a scores file.
+    """
+    tensors, text = _read(path)
+    manifest = _parsed(ScoresManifest, "scores", text, path)
+    for name, v in tensors.items():
+        if v.dim() != 1 or not bool(torch.isfinite(v).all()):
+            raise InputError(f"{path}: the scores of {name} are not a finite vector; score again")
+    return ChannelScores(manifest.criterion, manifest.unit, tensors), manifest
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read the manifest of a pruned model.
+
+    Raises:
+        InputError: missing, damaged, or not a pruned model.
+    """
+    return _parsed(Manifest, "model", _read(Path(path))[1], Path(path))
+
+
+def load(path: str | Path, factory: str | None = None, device: str | torch.device = "cpu") -> Loaded:
+    """Rebuild the network of a pruned model file, in eval mode.
+
+    Built-in and torchvision networks need nothing else. A network from `pkg.mod:factory` is imported only if the
+    caller names the same factory: a file cannot make this process run code.
+
+    Raises:
+        InputError: missing or damaged file, or its tensors do not fit its manifest.
+        ConfigError: the file needs a factory that the caller did not name.
+    """
+    path = Path(path)
+    tensors, text = _read(path)
+    manifest = _parsed(Manifest, "model", text, path)
+    if manifest.factory is not None and factory != manifest.factory:
+        raise ConfigError(
+            f"{path} was built by {manifest.factory}, which loading would import; "
+            f"if you trust it, name it: factory={manifest.factory!r} or model.factory={manifest.factory}"
+        )
+    dense = build(manifest.name, manifest.factory, manifest.args)
+    kept: Kept = {n: {d: torch.tensor(at) for d, at in dims.items()} for n, dims in manifest.kept.items()}
+    try:
+        module = resized(dense, kept)
+    except InfpruneError as error:
+        raise InputError(f"{path}: its manifest does not fit the network it names ({error})") from error
+    load_into(module, _tied(module, tensors), str(path))
+    return Loaded(module.to(device).eval(), manifest)
+
+
+def _untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Safetensors refuses shared memory: a tied tensor is written under its first name only."""
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    unique = {}
+    for name, t in state.items():
+        key = (t.data_ptr(), tuple(t.shape))
+        if t.numel() == 0 or key not in seen:
+            seen.add(key)
+            unique[name] = t
+    return unique
+
+
+def _tied(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give tied tensors back under all their names."""
+    full = dict(tensors)
+    first: dict[int, str] = {}
+    for name, p in module.named_parameters(remove_duplicate=False):
+        source = first.setdefault(id(p), name)
+        if name not in full and source in full:
+            full[name] = full[source]
+    return full
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a file written by infprune")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error}); it may be truncated, write it again") from error
+    if text is None:
+        raise InputError(f"{path}: a safetensors file without an infprune manifest; use model.checkpoint={path} for plain weights")
+    return tensors, text
+
+
+def _parsed[M: BaseModel](kind: type[M], word: str, text: str, path: Path) -> M:
+    try:
+        content = json.loads(text)
+        found, version = content.get("kind"), content.get("schema_version")
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise InputError(f"{path}: its manifest is not JSON ({error}); write it again") from error
+    if found != word:
+        raise InputError(f"{path}: expected a {word} file, got a {found} file")
+    if version != SCHEMA:
+        raise InputError(f"{path}: expected manifest schema {SCHEMA}, got {version}; update infprune")
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InputError(f"{path}: its manifest is damaged at {where}; write it again") from error

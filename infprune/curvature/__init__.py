@@ -1,0 +1,1 @@
+"""Curvature and gradient statistics of a network, collected in one pass over calibration data."""

@@ -1,0 +1,70 @@
+"""Kronecker factors of the Fisher of one weight: H = G (x) A."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from infprune.curvature.patches import gram, outputs
+from infprune.curvature.sweep import LabelSource, Observer
+
+
+@dataclass(frozen=True)
+class KroneckerFactors:
+    r"""The factors of one convolution or linear weight, per group `g`.
+
+    A = E_n sum_p a_np a_np^T, shape `(G, D, D)`, with `a` an im2col column and a last 1 for the bias;
+    G = E_{n,p} g_np g_np^T, shape `(G, O/G, O/G)`, with `g` the gradient of one sample's loss at one output position,
+    its label drawn from the model. The Fisher block of the mean loss is approximated by `G (x) A`
+    (Grosse and Martens 2016, eq. 30 and 31; exact for one position and a linear network). float64.
+    """
+
+    inputs: Tensor
+    gradients: Tensor
+
+
+class KroneckerObserver(Observer):
+    """Collects the factors of the watched modules."""
+
+    labels = LabelSource.MODEL
+
+    def __init__(self) -> None:
+        self._inputs: dict[str, Tensor] = {}
+        self._gradients: dict[str, Tensor] = {}
+        self._rows: dict[str, int] = {}
+        self._backward_samples = 0
+        self._forward_samples = 0
+
+    def forward(self, name: str, module: nn.Module, x: Tensor) -> None:
+        """Add A of one batch."""
+        _add(self._inputs, name, gram(module, x, ones=True))
+
+    def output_gradient(self, name: str, module: nn.Module, gradient: Tensor) -> None:
+        """Add G of one batch."""
+        rows = outputs(module, gradient)
+        _add(self._gradients, name, rows @ rows.mT)
+        self._rows[name] = self._rows.get(name, 0) + rows.shape[-1]
+
+    def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
+        """Count the samples."""
+        del gradients
+        self._backward_samples += samples
+
+    def result(self, draws: int) -> dict[str, KroneckerFactors]:
+        """The means, by module name."""
+        samples = self._backward_samples // draws
+        return {
+            name: KroneckerFactors(self._inputs[name] / samples, self._gradients[name] / self._rows[name])
+            for name in self._inputs
+        }
+
+
+def _add(store: dict[str, Tensor], name: str, value: Tensor) -> None:
+    value = value.to(wide(value.device))
+    store[name] = store[name].add_(value) if name in store else value
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """The widest floating type of a device: Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -1,0 +1,44 @@
+"""Mask gradients: weight times gradient, one value per channel and batch (INF-CP eq. 5-7)."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from infprune.coupling.groups import ChannelLayer, Role
+from infprune.curvature.sweep import LabelSource, Observer
+
+
+class MaskGradientObserver(Observer):
+    r"""Averages |sum over the channel's filter weights of theta dL/dtheta| over batches.
+
+    The gradient with respect to a mask M = 1 that multiplies the weight is theta dL/dtheta (eq. 6 and 7); the channel
+    sums it over its filter (eq. 4). The loss is the batch mean. The absolute value is taken per batch, before the
+    average (the paper's bagging): the signed mean vanishes at a minimum.
+    """
+
+    labels = LabelSource.DATA
+    weights = True
+
+    def __init__(self, module: nn.Module, layers: Sequence[ChannelLayer]) -> None:
+        self._weights = dict(module.named_parameters())
+        self._layers = layers
+        self._sums: dict[str, Tensor] = {}
+        self._batches = 0
+
+    def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
+        """Add one value per channel."""
+        self._batches += 1
+        products = {name: (self._weights[name].detach() * g).flatten(1).sum(1) for name, g in gradients.items() if g.dim() > 1}
+        for layer in self._layers:
+            value = sum(products[s.tensor][s.index].sum(-1) for s in filters(layer) if s.tensor in products) / samples
+            assert isinstance(value, Tensor)
+            self._sums[layer.name] = self._sums.get(layer.name, 0) + value.abs()
+
+    def result(self) -> dict[str, Tensor]:
+        """Mean over batches, per layer: `(C,)`."""
+        return {name: total / self._batches for name, total in self._sums.items()}
+
+
+def filters(layer: ChannelLayer) -> list:  # type: ignore[type-arg]
+    """The weights (not biases) whose rows produce the channels of a layer."""
+    return [s for s in layer.having(Role.PRODUCER) if s.tensor.endswith("weight")]

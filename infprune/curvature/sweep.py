@@ -1,0 +1,153 @@
+"""One pass over the calibration data: one forward, one backward per kind of label; observers listen through hooks."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infprune.modes import evaluating
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+class LabelSource(StrEnum):
+    """Whose labels the loss is taken at."""
+
+    MODEL = "model"  # drawn from the model's own prediction: second moment of the gradients = Fisher = GGN
+    DATA = "data"  # the true ones: first-order influence
+
+
+class Observer:
+    """Listens to the pass. Gradients are those of the sum of the sample losses, so a sample's own gradient is unscaled.
+
+    `labels`: the kind of backward pass it needs, or None. `weights`: whether it needs weight gradients.
+    """
+
+    labels: LabelSource | None = None
+    weights: bool = False
+
+    def forward(self, name: str, module: nn.Module, x: Tensor) -> None:
+        """See the input of a watched module."""
+
+    def input_gradient(self, name: str, module: nn.Module, x: Tensor, gradient: Tensor) -> None:
+        """See an input with the gradient that flows back through this module alone."""
+
+    def output_gradient(self, name: str, module: nn.Module, gradient: Tensor) -> None:
+        """See the gradient at a watched module's output."""
+
+    def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
+        """End a batch: number of samples, and the weight gradients (summed over them) if asked for."""
+
+
+class Sweep:
+    """The pass over the data, with the hooks it needs."""
+
+    def __init__(self, module: nn.Module, watched: Sequence[str], observers: Sequence[Observer]) -> None:
+        self._module = module
+        self._watched = watched
+        self._observers = observers
+        self._listening: Sequence[Observer] = ()
+
+    def run(self, batches: Batches, *, seed: int, draws: int) -> None:
+        """Visit the batches in eval mode; parameters, gradients and modes are left as they were.
+
+        Args:
+            batches: pairs `(x, y)` on the module's device; the module returns logits `(N, classes)`.
+            seed: of the labels drawn from the model.
+            draws: labels drawn per sample for `LabelSource.MODEL`.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        needs_weights = any(o.weights for o in self._observers)
+        weights = dict(self._module.named_parameters()) if needs_weights else {}
+        kinds = [LabelSource.MODEL] * draws + [LabelSource.DATA]
+        passes = [kind for kind in kinds if any(o.labels is kind for o in self._observers)]
+        with evaluating(self._module), _requiring_grad(self._module, needed=needs_weights), self._hooked():
+            for batch, y in batches:
+                x = batch.detach().requires_grad_()
+                logits = self._module(x)
+                for observer in self._observers:
+                    if observer.labels is None:
+                        observer.batch(len(y), {})
+                for i, kind in enumerate(passes):
+                    labels = y if kind is LabelSource.DATA else _drawn(logits, generator)
+                    self._backward(logits, labels, kind, x, weights, last=i + 1 == len(passes))
+
+    def _backward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        kind: LabelSource,
+        x: Tensor,
+        weights: Mapping[str, Tensor],
+        *,
+        last: bool,
+    ) -> None:
+        self._listening = [o for o in self._observers if o.labels is kind]
+        wanted = weights if any(o.weights for o in self._listening) else {}
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        gradients = torch.autograd.grad(loss, [x, *wanted.values()], retain_graph=not last, allow_unused=True)
+        named = {name: g for name, g in zip(wanted, gradients[1:], strict=True) if g is not None}
+        for observer in self._listening:
+            observer.batch(len(labels), named)
+
+    @contextmanager
+    def _hooked(self) -> Iterator[None]:
+        handles = []
+        for name in self._watched:
+            module = self._module.get_submodule(name)
+            handles.append(module.register_forward_pre_hook(self._before(name)))
+            handles.append(module.register_forward_hook(self._after(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _before(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            x = args[0].view_as(args[0])  # a node of its own: its gradient is what flows through this module alone
+            for observer in self._observers:
+                observer.forward(name, module, x.detach())
+            if any(type(o).input_gradient is not Observer.input_gradient for o in self._observers):
+                x.register_hook(lambda g: self._tell_input(name, module, x.detach(), g))
+            return (x, *args[1:])
+
+        return hook
+
+    def _after(self, name: str) -> Any:
+        def hook(module: nn.Module, _: Any, y: Tensor) -> None:
+            if any(type(o).output_gradient is not Observer.output_gradient for o in self._observers):
+                y.register_hook(lambda g: self._tell_output(name, module, g))
+
+        return hook
+
+    def _tell_input(self, name: str, module: nn.Module, x: Tensor, gradient: Tensor) -> None:
+        for observer in self._listening:
+            observer.input_gradient(name, module, x, gradient)
+
+    def _tell_output(self, name: str, module: nn.Module, gradient: Tensor) -> None:
+        for observer in self._listening:
+            observer.output_gradient(name, module, gradient)
+
+
+@contextmanager
+def _requiring_grad(module: nn.Module, *, needed: bool) -> Iterator[None]:
+    """Weight gradients cost a third of a pass: switch them off unless someone needs them."""
+    flags = [(p, p.requires_grad) for p in module.parameters()]
+    try:
+        for p, _ in flags:
+            p.requires_grad_(needed)
+        yield
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
+
+
+def _drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one label per row from softmax(logits), on the CPU so that a seed means the same on every device."""
+    probabilities = logits.detach().cpu().double().softmax(1)
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(logits.device)

@@ -1,0 +1,136 @@
+"""What a dataset is here: a sized sequence of (x float32 tensor, y int), in a train, validation and test part."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from infprune.errors import ConfigError, InputError
+
+
+class Samples(Protocol):
+    """Any sized map-style dataset of (x, y); one with ``__getitems__`` hands out whole batches at once."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, int]: ...
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """What the configuration says about a named dataset."""
+
+    name: str
+    root: Path | None
+    download: bool
+    args: Mapping[str, Any]
+
+    def folder(self) -> Path:
+        """Return the data folder: ``root``, else the environment variable INFPRUNE_DATA.
+
+        Raises:
+            InputError: neither is set, or it is no folder (and ``download`` may not create it).
+        """
+        root = self.root or os.environ.get("INFPRUNE_DATA")
+        if not root:
+            raise InputError(f"dataset {self.name} needs a folder; set data.root or the variable INFPRUNE_DATA")
+        folder = Path(root).expanduser()
+        if not folder.is_dir() and not self.download:
+            raise InputError(f"data folder {folder} not found; set data.root or INFPRUNE_DATA to a folder that exists")
+        return folder
+
+    def options(self, **defaults: Any) -> dict[str, Any]:
+        """Return ``args`` over their defaults.
+
+        Raises:
+            ConfigError: an argument that has no default here.
+        """
+        unknown = sorted(str(key) for key in self.args if key not in defaults)
+        if unknown:
+            allowed = f"it takes {', '.join(defaults)}" if defaults else "it takes none"
+            raise ConfigError(f"data.args of {self.name} has unknown names {unknown}; {allowed}")
+        return {**defaults, **self.args}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a dataset file returns; ``input_shape`` is one sample's, without N."""
+
+    train: Samples
+    test: Samples
+    classes: int
+    input_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A source with a validation part held out of its training part; the test part decides nothing."""
+
+    train: Samples
+    validation: Samples
+    test: Samples
+    classes: int
+    input_shape: tuple[int, ...]
+
+
+class ArrayDataset(Dataset[tuple[Tensor, int]]):
+    """Samples in memory: ``x`` (N, ...) float32 and ``y`` (N,) int64."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        if y.ndim != 1 or len(x) != len(y):
+            raise InputError(f"expected one label per sample, got x {tuple(x.shape)} and y {tuple(y.shape)}")
+        self.x = x.to(torch.float32)
+        self.y = y.to(torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.x[index], int(self.y[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        return self.x[chosen], self.y[chosen]
+
+
+class Part(Dataset[tuple[Tensor, int]]):
+    """The samples of ``base`` at ``indices`` (N,), in that order; nothing is copied."""
+
+    def __init__(self, base: Samples, indices: Tensor) -> None:
+        self.base = base
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.base[int(self.indices[index])]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return gather(self.base, self.indices[torch.as_tensor(indices, dtype=torch.int64)].tolist())
+
+
+def gather(dataset: Samples, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the samples at ``indices`` as one batch: x (N, ...) and y (N,)."""
+    whole = getattr(dataset, "__getitems__", None)
+    return stack(whole(indices) if whole else [dataset[index] for index in indices])
+
+
+def stack(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return a whole batch as it is and a list of samples (what foreign datasets give) as a batch."""
+    x, y = batch if isinstance(batch, tuple) else default_collate(batch)
+    return x, y
+
+
+def labels(dataset: Samples) -> Tensor | None:
+    """Return all labels (N,) if the dataset keeps them apart from its inputs, as a tensor ``y``, else None."""
+    if isinstance(dataset, Part):
+        whole = labels(dataset.base)
+        return None if whole is None else whole[dataset.indices]
+    y = getattr(dataset, "y", None)
+    return y if isinstance(y, Tensor) and y.shape == (len(dataset),) else None

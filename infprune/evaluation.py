@@ -1,0 +1,43 @@
+"""Accuracy and loss of a classifier on a split."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infprune.errors import ArchitectureError, InputError
+from infprune.modes import evaluating
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`accuracy`: share of samples whose largest logit is the label (top 1). `loss`: mean cross-entropy in nats."""
+
+    accuracy: float
+    loss: float
+    samples: int
+
+
+@torch.no_grad()
+def evaluate(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
+    """Measure `module` in eval mode over all batches.
+
+    Raises:
+        ArchitectureError: the outputs are not logits `(N, classes)` that fit the labels.
+        InputError: no samples.
+    """
+    right, loss, samples = 0, 0.0, 0
+    with evaluating(module):
+        for x, y in batches:
+            logits = module(x)
+            if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] <= int(y.max()):
+                got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+                raise ArchitectureError(f"expected logits (N, classes) with classes > {int(y.max())}, got {got}")
+            right += int((logits.argmax(1) == y).sum())
+            loss += float(F.cross_entropy(logits.float(), y, reduction="sum"))
+            samples += len(y)
+    if samples == 0:
+        raise InputError("expected samples to evaluate on, got an empty split")
+    return Evaluation(right / samples, loss / samples, samples)

@@ -1,0 +1,64 @@
+"""Theorem 1 on H = G (x) A for all channels that a weight reads, in closed form."""
+
+import torch
+from torch import Tensor
+
+
+def damped(matrix: Tensor, damping: float | None) -> Tensor:
+    """Add `damping` (absolute) to the diagonal; None stands for 1e-4 of its mean (1 for a zero matrix)."""
+    size = matrix.shape[-1]
+    mean = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)
+    amount = 1e-4 * mean if damping is None else torch.full_like(mean, damping)
+    amount = amount.where(amount > 0, torch.full_like(amount, torch.finfo(matrix.dtype).eps)).where(mean > 0, 1.0)
+    return matrix + amount[..., None, None] * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+
+
+def inverse(matrix: Tensor) -> Tensor:
+    """Inverse of a positive definite matrix by Cholesky."""
+    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+
+
+def block_scores(weight: Tensor, inputs_inverse: Tensor, gradients: Tensor, columns: Tensor) -> Tensor:
+    r"""Loss change when a channel's columns are pinned at zero and all other entries of the weight adapt.
+
+    .. math:: s_c = \tfrac12 \operatorname{tr}(G W_C ([A^{-1}]_{CC})^{-1} W_C^T)
+
+    The exact block form of Theorem 1 (MU eq. 3 and 4 with the block in place of its row sums) for H = G (x) A.
+
+    Args:
+        weight: W, `(O, D')`, the columns of the bias left out or not.
+        inputs_inverse: (A + damping I)^-1, `(D, D)`, `D >= D'`.
+        gradients: G, `(O, O)`.
+        columns: the columns of each channel, `(C, m)`.
+
+    Returns:
+        `(C,)`, in units of the loss (nats for cross-entropy); never negative.
+    """
+    own = inputs_inverse[columns[:, :, None], columns[:, None, :]]
+    read = weight[:, columns]  # (O, C, m)
+    reduced = torch.einsum("ocm,cmn->ocn", read, torch.linalg.inv(own))
+    weighted = torch.einsum("po,ocm->pcm", gradients, read)
+    return 0.5 * (weighted * reduced).sum((0, 2))
+
+
+def printed_scores(weight: Tensor, inputs_inverse: Tensor, gradients_inverse: Tensor, columns: Tensor) -> Tensor:
+    r"""Lemma 1 as printed (MU eq. 4): s = 1/2 u^T H^-1 u with u = w . theta / (H^-1 w).
+
+    For H = G (x) A and w = 1 on all rows of the columns C, H^-1 w on C is (G^-1 1)(A^-1 1_C)^T, so
+    u_oc = W_oc / ((G^-1 1)_o (A^-1 1_C)_c) and s = 1/2 tr(G^-1 U [A^-1]_CC U^T). The row sums pass through zero, where
+    the printed quotient is infinite: that is the theorem's, not ours.
+
+    Args:
+        weight: W, `(O, D')`.
+        inputs_inverse: A^-1, `(D, D)`.
+        gradients_inverse: G^-1, `(O, O)`.
+        columns: the columns of each channel, `(C, m)`.
+
+    Returns:
+        `(C,)`, in units of the loss.
+    """
+    own = inputs_inverse[columns[:, :, None], columns[:, None, :]]
+    rows, cols = gradients_inverse.sum(1), own.sum(2)
+    u = weight[:, columns] / (rows[:, None, None] * cols[None])
+    moved = torch.einsum("po,ocm,cmn->pcn", gradients_inverse, u, own)
+    return 0.5 * (moved * u).sum((0, 2))

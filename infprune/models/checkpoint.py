@@ -1,0 +1,112 @@
+"""Read weights from a file, without executing any of it, and put them into a network."""
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from infprune.errors import InputError
+from infprune.imports import one_line
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "ema")
+PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, training frameworks
+COUNTER = "num_batches_tracked"  # of a batch norm; unused at inference and absent from old files
+SHOWN = 3
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the named tensors of a checkpoint, on the CPU, without wrapper dictionaries and common prefixes.
+
+    ``.safetensors`` is read as such, anything else as a PyTorch file of plain tensors.
+
+    Raises:
+        InputError: the file is missing, corrupt, a pickle that needs code, or holds no tensors.
+    """
+    if not path.is_file():
+        raise InputError(f"no checkpoint file at {path}; correct model.checkpoint")
+    content = _read(path)
+    while wrapper := next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None):
+        content = content[wrapper]
+    tensors = {str(key): value.detach() for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(f"{path} holds no named tensors; save model.state_dict() there")
+    prefix = _shared_prefix(tensors)
+    return {key.removeprefix(prefix): value for key, value in tensors.items()}
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy all tensors into the parameters and buffers of the same name; on failure the module stays as it was.
+
+    Batch-norm counters may be missing; ``source`` names the tensors' origin in messages.
+
+    Raises:
+        InputError: names or shapes differ, or a value is NaN or infinite.
+    """
+    expected = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
+    prefix, own = _shared_prefix(tensors), _shared_prefix(expected)
+    tensors = {own + key.removeprefix(prefix): value for key, value in tensors.items()}
+    faults = _mismatches(expected, tensors)
+    if faults:
+        raise InputError(
+            f"{source} is a checkpoint of another architecture: {'; '.join(faults)}; correct model.name or model.args"
+        )
+    for key, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise InputError(f"{source}: tensor {key} holds NaN or inf; use a checkpoint from before the divergence")
+    module.load_state_dict(tensors, strict=False)  # strict by the checks above, except for the counters
+
+
+def _read(path: Path) -> Mapping[Any, Any]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)  # type: ignore[no-any-return] # safetensors is untyped
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol: the outcome is told below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise InputError(f"{path} refused: {_needs_code(error)}; re-save its state_dict as .safetensors") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise InputError(f"{path} is truncated or no checkpoint ({one_line(error)}); fetch or save it again") from error
+    return content if isinstance(content, Mapping) else {}
+
+
+def _needs_code(error: UnpicklingError) -> str:
+    name = re.search(r"GLOBAL (\S+)", str(error))
+    if name:
+        return f"loading it would execute code ({name[1]})"
+    return "it is damaged, or a pickle whose loading would execute code"
+
+
+def _shared_prefix(keys: Iterable[str]) -> str:
+    """Return the longest chain of known prefixes that all keys begin with."""
+    names, prefix = list(keys), ""
+    while names and (found := next((p for p in PREFIXES if all(n.startswith(prefix + p) for n in names)), None)):
+        prefix += found
+    return prefix
+
+
+def _mismatches(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    missing = [key for key in expected if key not in tensors and not key.endswith(COUNTER)]
+    unexpected = [key for key in tensors if key not in expected]
+    shapes = [
+        f"{key}: file {_shape(tensors[key])}, model {_shape(value)}"
+        for key, value in expected.items()
+        if key in tensors and tensors[key].shape != value.shape
+    ]
+    faults = (("missing", missing), ("unexpected", unexpected), ("shapes", shapes))
+    return [f"{what} {_first(items)}" for what, items in faults if items]
+
+
+def _shape(tensor: Tensor) -> str:
+    return "(" + ",".join(map(str, tensor.shape)) + ")"
+
+
+def _first(items: list[str]) -> str:
+    rest = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(items[:SHOWN]) + rest

@@ -1,0 +1,62 @@
+"""The seam of a criterion: what it may look at, and what it returns."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from torch import Tensor, nn
+
+from infprune.coupling.groups import ChannelLayer
+from infprune.curvature.kronecker import KroneckerFactors
+
+
+class Need(StrEnum):
+    """A statistic of the calibration pass."""
+
+    KRONECKER = "kronecker"
+    GATES_MODEL = "gates-model"
+    GATES_DATA = "gates-data"
+    MASK_GRADIENTS = "mask-gradients"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one pass over the calibration data collected; empty where nobody asked.
+
+    `kronecker`: by module name. The others by layer name: gate gradients `(N, C)`, mask gradients `(C,)`.
+    """
+
+    samples: int = 0
+    kronecker: Mapping[str, KroneckerFactors] = field(default_factory=dict)
+    gates_model: Mapping[str, Tensor] = field(default_factory=dict)
+    gates_data: Mapping[str, Tensor] = field(default_factory=dict)
+    mask_gradients: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScoringInputs:
+    """The network, the layers to score, the statistics, the damping (absolute; None chooses) and a seed."""
+
+    module: nn.Module
+    layers: Sequence[ChannelLayer]
+    statistics: Statistics
+    damping: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A score: `score(inputs)` returns one `(C,)` tensor per layer name, larger = keep; `unit` says of what."""
+
+    score: Callable[[ScoringInputs], dict[str, Tensor]]
+    needs: frozenset[Need] = frozenset()
+    unit: str = "loss (nats)"
+
+
+@dataclass(frozen=True)
+class ChannelScores:
+    """Scores of all prunable channels, by layer name: float64 `(C,)` on the CPU, finite; larger = keep."""
+
+    criterion: str
+    unit: str
+    values: Mapping[str, Tensor]

@@ -1,0 +1,80 @@
+"""One calibration pass for any number of criteria, then their scores."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
+
+from infprune.coupling.groups import ChannelLayer, Role
+from infprune.curvature.gates import GateObserver
+from infprune.curvature.kronecker import KroneckerObserver
+from infprune.curvature.products import MaskGradientObserver
+from infprune.curvature.sweep import Batches, LabelSource, Observer, Sweep
+from infprune.errors import ConfigError, InputError
+from infprune.scores import SCORES
+from infprune.scores.contract import ChannelScores, Need, ScoringInputs, Statistics
+
+WIDEST_GRAM = 12_288  # entries: two float64 copies of the Gram matrix are then 2.3 GiB
+
+
+def needs_of(criteria: Iterable[str]) -> frozenset[Need]:
+    """What the calibration pass must collect for these criteria."""
+    return frozenset().union(*(SCORES[name].needs for name in criteria))
+
+
+def collect(
+    module: nn.Module, layers: Sequence[ChannelLayer], batches: Batches, needs: frozenset[Need], *, seed: int, draws: int
+) -> Statistics:
+    """Run one pass over `batches` and collect what `needs` names; nothing is run if nothing is needed.
+
+    Raises:
+        ConfigError: a Kronecker factor would not fit into memory.
+        InputError: a statistic is not finite.
+    """
+    if not needs:
+        return Statistics()
+    kronecker = KroneckerObserver()
+    gates = {label: GateObserver(layers, label) for label in LabelSource}
+    masks = MaskGradientObserver(module, layers)
+    chosen: dict[Need, Observer] = {
+        Need.KRONECKER: kronecker,
+        Need.GATES_MODEL: gates[LabelSource.MODEL],
+        Need.GATES_DATA: gates[LabelSource.DATA],
+        Need.MASK_GRADIENTS: masks,
+    }
+    watched = sorted({s.tensor.rpartition(".")[0] for layer in layers for s in layer.having(Role.CONSUMER)})
+    if Need.KRONECKER in needs:
+        _check_width(module, watched)
+    Sweep(module, watched, [chosen[n] for n in sorted(needs)]).run(batches, seed=seed, draws=draws)
+    return Statistics(
+        kronecker=kronecker.result(draws) if Need.KRONECKER in needs else {},
+        gates_model=gates[LabelSource.MODEL].result() if Need.GATES_MODEL in needs else {},
+        gates_data=gates[LabelSource.DATA].result() if Need.GATES_DATA in needs else {},
+        mask_gradients=masks.result() if Need.MASK_GRADIENTS in needs else {},
+    )
+
+
+def score(criterion: str, inputs: ScoringInputs) -> ChannelScores:
+    """Score every channel of `inputs.layers` by one criterion of `SCORES`.
+
+    Raises:
+        InputError: a score is NaN or infinite (NaN in weights or data).
+    """
+    entry = SCORES[criterion]
+    values = {name: v.detach().cpu().double() for name, v in entry.score(inputs).items()}
+    for name, v in values.items():
+        if not bool(torch.isfinite(v).all()):
+            raise InputError(f"{criterion}: the score of {name} is not finite; check weights and data for NaN")
+    return ChannelScores(criterion, entry.unit, values)
+
+
+def _check_width(module: nn.Module, watched: Sequence[str]) -> None:
+    for name in watched:
+        weight = module.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        width = weight[0].numel() + 1
+        if width > WIDEST_GRAM:
+            raise ConfigError(
+                f"influence: {name} reads {width} inputs, its Gram matrix would take {8 * width**2 / 2**30:.1f} GiB; "
+                f"use score.criterion=gate or protect the layer before it"
+            )

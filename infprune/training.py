@@ -1,0 +1,223 @@
+"""The only training loop: train from scratch and fine-tune after the cut."""
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from infprune.data.loaders import Batches, batches
+from infprune.data.dataset import Samples
+from infprune.errors import ConfigError, InputError
+from infprune.evaluation import evaluate
+from infprune.files import atomic_write
+from infprune.progress import Progress, Silent
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. `lr` is the peak; `warmup_epochs` and the schedule are followed step by step."""
+
+    epochs: int
+    optimizer: str = "sgd"
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    label_smoothing: float = 0.0
+    ema: float | None = None
+    batch_size: int = 128
+    clip_norm: float | None = None
+    augment: str = "none"
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """`loss` and `train_accuracy` are running means over the epoch's training batches, not measurements of a model."""
+
+    epoch: int
+    loss: float
+    train_accuracy: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network after the last epoch (its moving average if the recipe keeps one), and the epochs run."""
+
+    module: nn.Module
+    history: tuple[Epoch, ...]
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+    history: list[Epoch] = field(default_factory=list)
+
+
+def train(
+    module: nn.Module,
+    data: Samples,
+    validation: Batches,
+    recipe: Recipe,
+    *,
+    seed: int,
+    augment: Callable[[Tensor], Tensor] = lambda x: x,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    progress: Progress = Silent(),  # noqa: B008 - stateless
+) -> Trained:
+    """Train `module` in place for `recipe.epochs` epochs.
+
+    Order, dropout and augmentation of an epoch depend on `(seed, epoch)` alone, so a run that is resumed from its
+    last checkpoint ends with the same weights as one that was never interrupted.
+
+    Args:
+        module: on the device to train on.
+        data: training samples.
+        validation: judged after each epoch; selects nothing.
+        recipe: how.
+        seed: of everything random.
+        augment: changes a batch of inputs.
+        checkpoint: written after every epoch, atomically; None for none.
+        resume: continue from `checkpoint` if it exists.
+        progress: told every step.
+
+    Raises:
+        ConfigError: the checkpoint to resume belongs to another recipe or network.
+        InputError: the loss is not finite, or the checkpoint is unreadable.
+    """
+    state = _start(module, recipe)
+    if resume and checkpoint is not None and checkpoint.exists():
+        _restore(state, recipe, seed, checkpoint)
+    steps = math.ceil(len(data) / recipe.batch_size)
+    for epoch in range(len(state.history), recipe.epochs):
+        torch.manual_seed(_mix(seed, epoch))
+        loader = batches(data, recipe.batch_size, shuffle_seed=_mix(seed, epoch), device=_device(module))
+        with progress.bar(f"epoch {epoch + 1}/{recipe.epochs}", steps) as bar:
+            loss, accuracy = _epoch(state, loader, recipe, epoch, steps, augment, bar.advance)
+        judged = evaluate(_result(state), validation)
+        state.history.append(Epoch(epoch + 1, loss, accuracy, judged.accuracy))
+        if checkpoint is not None:
+            _save(state, recipe, seed, checkpoint)
+    return Trained(_result(state), tuple(state.history))
+
+
+def _epoch(
+    state: _State,
+    loader: Batches,
+    recipe: Recipe,
+    epoch: int,
+    steps: int,
+    augment: Callable[[Tensor], Tensor],
+    tell: Callable[[str], None],
+) -> tuple[float, float]:
+    state.module.train()
+    total, right, seen = 0.0, 0, 0
+    for i, (x, y) in enumerate(loader):
+        if len(y) < 2:  # batch norm has no variance to estimate
+            continue
+        for group in state.optimizer.param_groups:
+            group["lr"] = _lr(recipe, epoch + i / steps)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            logits = state.module(augment(x))
+            loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+        _step(state, loss, recipe)
+        total += float(loss.detach()) * len(y)
+        right += int((logits.argmax(1) == y).sum())
+        seen += len(y)
+        if not math.isfinite(total):
+            raise InputError(f"the training loss became {total} in epoch {epoch + 1}; lower lr (now {recipe.lr})")
+        tell(f"loss {total / seen:.4f}  train accuracy {right / seen:.4f}")
+    return total / max(seen, 1), right / max(seen, 1)
+
+
+def _step(state: _State, loss: Tensor, recipe: Recipe) -> None:
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if recipe.clip_norm is not None:
+        nn.utils.clip_grad_norm_(state.module.parameters(), recipe.clip_norm)
+    state.optimizer.step()
+    if state.average is not None:
+        state.average.update_parameters(state.module)
+
+
+def _lr(recipe: Recipe, epoch: float) -> float:
+    """Learning rate at a fractional epoch: linear warm-up, then constant or half a cosine to zero."""
+    if epoch < recipe.warmup_epochs:
+        return recipe.lr * (epoch + 1e-3) / recipe.warmup_epochs
+    if recipe.schedule == "constant":
+        return recipe.lr
+    done = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _start(module: nn.Module, recipe: Recipe) -> _State:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if recipe.optimizer == "adamw":
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay)
+    else:
+        optimizer = torch.optim.SGD(
+            parameters, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
+        )
+    average = None
+    if recipe.ema is not None:
+        average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    return _State(module, optimizer, average)
+
+
+def _result(state: _State) -> nn.Module:
+    return state.module if state.average is None else state.average.module
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def _mix(seed: int, epoch: int) -> int:
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+def _save(state: _State, recipe: Recipe, seed: int, path: Path) -> None:
+    content = {
+        "recipe": asdict(recipe) | {"seed": seed},
+        "module": state.module.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "average": None if state.average is None else state.average.state_dict(),
+        "history": [asdict(epoch) for epoch in state.history],
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def _restore(state: _State, recipe: Recipe, seed: int, path: Path) -> None:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=_device(state.module), weights_only=True)
+        made, history = content["recipe"], [Epoch(**epoch) for epoch in content["history"]]
+    except Exception as error:
+        raise InputError(f"cannot resume from {path}: not a training checkpoint; delete it to start over") from error
+    now = asdict(recipe) | {"seed": seed}
+    changed = [f"{key} {made.get(key)!r} -> {now[key]!r}" for key in now if made.get(key) != now[key]]
+    if changed:
+        raise ConfigError(f"cannot resume from {path}: it was made with other settings ({', '.join(changed)})")
+    try:
+        state.module.load_state_dict(content["module"])
+        state.optimizer.load_state_dict(content["optimizer"])
+        if state.average is not None:
+            state.average.load_state_dict(content["average"])
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"cannot resume from {path}: it belongs to another network") from error
+    state.history = history
