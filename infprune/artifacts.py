@@ -1,10 +1,11 @@
 """The files infprune writes: pruned models and scores, as safetensors with a JSON manifest. No pickle, ever."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -74,8 +75,6 @@ class Loaded:
 
 def digest(module: nn.Module) -> str:
     """SHA-256 of a network's tensors by name, independent of the file they came from."""
-    import hashlib
-
     state = {name: t.detach().cpu().contiguous() for name, t in sorted(module.state_dict().items())}
     return hashlib.sha256(save(_untied(state))).hexdigest()
 
@@ -180,7 +179,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     return tensors, text
 
 
-def _parsed[M: BaseModel](kind: type[M], word: str, text: str, path: Path) -> M:
+M = TypeVar("M", bound=BaseModel)
+
+
+def _parsed(kind: type[M], word: str, text: str, path: Path) -> M:
     try:
         content = json.loads(text)
         found, version = content.get("kind"), content.get("schema_version")

@@ -1,8 +1,10 @@
 """How long work tells how far it is. Stages call it; only the command line knows what it looks like."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Bar(Protocol):
@@ -17,6 +19,13 @@ class Progress(Protocol):
 
     def bar(self, description: str, total: int) -> AbstractContextManager[Bar]:
         """Open a bar of `total` steps for the time of a `with` block."""
+
+
+def told(items: Iterable[T], bar: Bar) -> Iterator[T]:
+    """Pass items on; a step each, once it has been dealt with."""
+    for item in items:
+        yield item
+        bar.advance()
 
 
 class Silent:

@@ -1,5 +1,6 @@
 """The proof that surgery was right: the smaller network equals the dense one with the same channels silenced."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,5 +61,8 @@ def _compare(dense: nn.Module, small: nn.Module, inputs: Sequence[Tensor]) -> tu
         if found.shape != truth.shape:
             return float("inf"), f"output shape {tuple(found.shape)}, expected {tuple(truth.shape)}"
         scale = truth.abs().max().clamp_min(torch.finfo(truth.dtype).tiny)
-        worst = max(worst, float((found - truth).abs().max() / scale))
-    return (worst, None) if worst == worst else (float("inf"), "NaN in the outputs")  # noqa: PLR0124 - NaN differs from itself
+        error = float((found - truth).abs().max() / scale)
+        if math.isnan(error):
+            return float("inf"), "NaN in the outputs"
+        worst = max(worst, error)
+    return worst, None

@@ -89,7 +89,8 @@ def _named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 def _sliced(name: str, tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
     new = tensor.detach()
     for dim, positions in dims.items():
-        if dim >= tensor.dim() or len(positions) == 0 or int(positions[-1]) >= tensor.shape[dim]:
+        inside = 0 <= dim < tensor.dim() and len(positions) > 0
+        if not inside or int(positions.min()) < 0 or int(positions.max()) >= tensor.shape[dim]:
             raise ArchitectureError(f"cannot keep these positions of {name}: its shape is {tuple(tensor.shape)}")
         new = new.index_select(dim, positions.to(tensor.device))
     if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -9,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from infprune import config as module
 from infprune.config import (
     CRITERIA,
     Config,
@@ -35,7 +35,7 @@ def here(tmp_path, monkeypatch):
 
 def read(text, *overrides):
     data = text if isinstance(text, bytes) else text.encode()
-    (module.Path("x.yaml")).write_bytes(data)
+    Path("x.yaml").write_bytes(data)
     return load("x.yaml", overrides)
 
 
@@ -266,7 +266,7 @@ def test_dump_keeps_the_order_of_the_fields():
 
 
 def dump_to_file(config):
-    path = module.Path("dumped.yaml")
+    path = Path("dumped.yaml")
     path.write_bytes(dump(config).encode())
     return str(path)
 

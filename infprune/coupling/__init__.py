@@ -13,7 +13,7 @@ RULES: dict[str, Rule] = {
     ),
     "mean": reduce_positions,
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "detach", "alias"), identity),
-    **dict.fromkeys(("hardswish", "to", "_to_copy", "lift_fresh_copy"), identity),
+    **dict.fromkeys(("hardswish", "to", "_to_copy", "lift_fresh_copy", "_assert_tensor_metadata"), identity),
     **dict.fromkeys(("view", "reshape", "unflatten", "_unsafe_view"), regrouped),
     **dict.fromkeys(("flatten", "permute", "transpose", "t", "movedim", "squeeze", "unsqueeze", "getitem"), verbatim),
     **dict.fromkeys(("cat", "stack", "expand", "expand_as", "flip"), verbatim),

@@ -63,6 +63,8 @@ def _record(state: Propagation, node: Node, weight: str, outputs: Tensor, positi
     if bias is not None:
         role = state.roles[(weight, 0)]
         state.labels.union(state.dim(bias, 0, len(outputs), role), outputs, bias)
+    elif len(node.args) > 2:
+        _freeze_computed(state, node, node.args[2], outputs)
     state.computations.append(Computation(weight, bias, positions, groups))
 
 
@@ -74,7 +76,17 @@ def batch_norm(state: Propagation, node: Node) -> Tensor:
         name = state.tensor_name(argument)
         if name is not None:
             state.labels.union(state.dim(name, 0, len(channels), Role.THROUGH), channels, f"normalises {name}")
+        else:
+            _freeze_computed(state, node, argument, channels)
     return x
+
+
+def _freeze_computed(state: Propagation, node: Node, argument: object, channels: Tensor) -> None:
+    """A bias or scale that the code computes has no tensor of its own to cut: its channels stay."""
+    if isinstance(argument, Node):
+        reason = f"computed {argument.name} in {source(node)}"
+        state.labels.freeze(channels, reason)
+        state.freeze(state.value(argument), reason)
 
 
 def pool(state: Propagation, node: Node) -> Tensor:

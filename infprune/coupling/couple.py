@@ -54,13 +54,24 @@ def _tensor_specs(module: nn.Module) -> dict[str, TensorSpec]:
 
 def _settle(state: Propagation, name: str, elements: Tensor) -> None:
     """Give a tensor that was read element by element the one dimension its channels run along, or freeze it."""
-    roots = state.labels.find(elements)
+    along = _channel_dim(state.labels.find(elements))
+    if along is None:
+        state.labels.freeze(elements, f"{name} mixes channels and positions")
+    else:
+        rows = elements.movedim(along, 0).reshape(elements.shape[along], -1)
+        state.labels.union(state.dim(name, along, len(rows), Role.THROUGH), rows[:, 0], name)
+    for dim in range(elements.dim()):
+        if dim != along and (name, dim) in state.dims:
+            state.labels.freeze(state.dims[name, dim], f"{name} is also read element by element")
+
+
+def _channel_dim(roots: Tensor) -> int | None:
+    """The first dimension whose every index holds one label only."""
     for dim in range(roots.dim()):
         rows = roots.movedim(dim, 0).reshape(roots.shape[dim], -1)
-        if roots.shape[dim] > 1 and bool((rows == rows[:, :1]).all()):
-            state.labels.union(state.dim(name, dim, len(rows), Role.THROUGH), rows[:, 0], name)
-            return
-    state.labels.freeze(elements, f"{name} mixes channels and positions")
+        if len(rows) > 1 and bool((rows == rows[:, :1]).all()):
+            return dim
+    return None
 
 
 def _layers(state: Propagation) -> tuple[ChannelLayer, ...]:

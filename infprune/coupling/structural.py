@@ -50,9 +50,9 @@ def _splits(before: torch.Size, after: torch.Size) -> list[tuple[int, list[int]]
                 j += 1
                 sizes.append(after[j])
                 want *= after[j]
-        factors = [s for s in sizes if s > 1]
-        if len(dims) == 1 and len(factors) > 1:
-            found.append((dims[0], factors))
+        factors, long = [s for s in sizes if s > 1], [d for d in dims if before[d] > 1]
+        if len(long) == 1 and len(factors) > 1:
+            found.append((long[0], factors))
         i, j = i + 1, j + 1
     return found
 

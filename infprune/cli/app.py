@@ -1,0 +1,54 @@
+"""The application and its entry point."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from infprune import __version__
+from infprune.cli import configs, evaluate, finetune, prune, report, score, train
+from infprune.errors import INTERRUPTED
+
+app = typer.Typer(
+    name="infprune",
+    help="Make trained PyTorch networks smaller: channels scored by their influence on the loss, cut, compensated, proved.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("score")(score.score)
+app.command("prune")(prune.prune)
+app.command("finetune")(finetune.finetune)
+app.command("report")(report.report)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(configs.app, name="configs")
+
+
+def _version(asked: bool) -> None:  # noqa: FBT001 - typer passes the flag
+    if asked:
+        typer.echo(f"infprune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,  # noqa: FBT002
+) -> None:
+    del version
+
+
+def _terminated(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; SIGTERM ends like Ctrl-C, with exit code 130."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,52 @@
+"""`infprune evaluate`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infprune.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    Overrides,
+    QuietOption,
+    ThreadsOption,
+    overridden,
+)
+from infprune.cli.running import RichProgress, execute
+
+
+def evaluate(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE] [KEY=VALUE]...", help="A file infprune wrote (none: the configured network)."),
+    ] = None,
+    config: ConfigOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,  # noqa: FBT002 - typer's way of a flag
+    quiet: QuietOption = False,  # noqa: FBT002
+) -> None:
+    """Measure test accuracy of a written file, or of the configured network.
+
+    Example: [bold]infprune evaluate runs/digits_resnet-prune/pruned.safetensors[/bold]
+    """
+    given = words or []
+    file = Path(given[0]) if given and "=" not in given[0] else None
+
+    def work(progress: RichProgress) -> Any:
+        from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
+        from infprune.pipeline import evaluate as pipeline  # noqa: PLC0415
+        from infprune.pipeline.artifact import settings_for  # noqa: PLC0415
+
+        overrides = overridden(given[1:] if file else given, run__device=device, run__threads=threads)
+        settings = configuration.load(config, overrides) if file is None else settings_for(file, config, overrides)
+        return pipeline.run(file, settings, progress)
+
+    def show(result: Any, console: Any) -> None:
+        from infprune.report.console import show_evaluate  # noqa: PLC0415
+
+        show_evaluate(result, console)
+
+    execute("evaluate", work, show, as_json=as_json, quiet=quiet)

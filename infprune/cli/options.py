@@ -1,0 +1,32 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", "-c", help="A YAML file or a shipped config; default ./infprune.yaml, else digits."),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. data.batch_size=64.")
+]
+OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="The file to write.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random but the data split.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the run folder's last checkpoint.")]
+
+
+def overridden(overrides: list[str] | None, **options: object) -> list[str]:
+    """Options as overrides, after those of the command line: `prune__rate=0.5` becomes `prune.rate=0.5`."""
+    words = [f"{key.replace('__', '.')}={_yaml(value)}" for key, value in options.items() if value is not None]
+    return [*(overrides or []), *words]
+
+
+def _yaml(value: object) -> str:
+    import yaml  # noqa: PLC0415 - not needed for --help
+
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip().removesuffix("\n...").removesuffix("...").strip()

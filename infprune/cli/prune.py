@@ -1,0 +1,90 @@
+"""`infprune prune`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infprune.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    OutputOption,
+    Overrides,
+    QuietOption,
+    ResumeOption,
+    SeedOption,
+    ThreadsOption,
+    overridden,
+)
+from infprune.cli.running import RichProgress, execute
+from infprune.errors import QualityError
+
+
+def prune(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    rate: Annotated[float | None, typer.Option(help="Share of the prunable channels to remove, in [0, 1).")] = None,
+    macs: Annotated[float | None, typer.Option(help="MACs to keep: a share up to 1, or a number.")] = None,
+    params: Annotated[float | None, typer.Option(help="Parameters to keep: a share up to 1, or a number.")] = None,
+    scope: Annotated[str | None, typer.Option(help="global (one ranking) or layer (the same share everywhere).")] = None,
+    criterion: Annotated[str | None, typer.Option(help="influence, theorem1, gate, inf-cp, taylor, ...")] = None,
+    scores: Annotated[str | None, typer.Option(help="A scores file to reuse.")] = None,
+    compensate: Annotated[str | None, typer.Option(help="none, ls or ls+bn.")] = None,
+    finetune: Annotated[bool | None, typer.Option("--finetune", help="Fine-tune after the cut.")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Exit 5 below this test accuracy.")] = None,
+    max_drop: Annotated[float | None, typer.Option(help="Exit 5 if test accuracy drops by more than this.")] = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+    resume: ResumeOption = False,  # noqa: FBT002 - typer's way of a flag
+    as_json: JsonOption = False,  # noqa: FBT002
+    quiet: QuietOption = False,  # noqa: FBT002
+) -> None:
+    """Score, cut, prove and correct a network; write the smaller one.
+
+    Example: [bold]infprune prune --rate 0.5 --max-drop 0.01 -o pruned.safetensors[/bold]
+    """
+
+    def work(progress: RichProgress) -> Any:
+        from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
+        from infprune.files import atomic_write  # noqa: PLC0415
+        from infprune.pipeline import prune as pipeline  # noqa: PLC0415
+        from infprune.report.as_json import to_json  # noqa: PLC0415
+        from infprune.report.markdown import prune_markdown  # noqa: PLC0415
+
+        words = overridden(
+            overrides,
+            prune__rate=rate,
+            prune__macs=macs,
+            prune__params=params,
+            prune__scope=scope,
+            prune__compensate=compensate,
+            prune__finetune=finetune,
+            prune__min_accuracy=min_accuracy,
+            prune__max_drop=max_drop,
+            score__criterion=criterion,
+            score__file=scores,
+            run__output=output,
+            run__device=device,
+            run__seed=seed,
+            run__threads=threads,
+        )
+        settings = configuration.load(config, words)
+        result = pipeline.run(settings, progress, resume=resume)
+        folder = Path(result.run_dir)
+        atomic_write(folder / "result.json", to_json(result))
+        atomic_write(folder / "result.md", prune_markdown(result))
+        return result
+
+    def show(result: Any, console: Any) -> None:
+        from infprune.report.console import show_prune  # noqa: PLC0415
+
+        show_prune(result, console)
+
+    result = execute("prune", work, show, as_json=as_json, quiet=quiet)
+    if result.missed:
+        if not as_json:
+            typer.echo(f"error: {'; '.join(result.missed)}", err=True)
+        raise typer.Exit(QualityError.exit_code)

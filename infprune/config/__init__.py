@@ -1,0 +1,31 @@
+"""The configuration: its sections, and how it is read and written."""
+
+from infprune.config.read import dump, load, shipped
+from infprune.config.schema import (
+    CRITERIA,
+    Config,
+    Criterion,
+    DataConfig,
+    FinetuneConfig,
+    ModelConfig,
+    PruneConfig,
+    RunConfig,
+    ScoreConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "CRITERIA",
+    "Config",
+    "Criterion",
+    "DataConfig",
+    "FinetuneConfig",
+    "ModelConfig",
+    "PruneConfig",
+    "RunConfig",
+    "ScoreConfig",
+    "TrainConfig",
+    "dump",
+    "load",
+    "shipped",
+]

@@ -1,0 +1,202 @@
+"""The configuration as typed, frozen sections. Every field has a default, bounds and a description."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Criterion = Literal["influence", "theorem1", "gate", "inf-cp", "taylor", "magnitude", "bn-scale", "random"]
+CRITERIA: tuple[str, ...] = get_args(Criterion)
+
+_FACTORY = r"^[\w.]+:[\w.]+$"
+_FACTORY_TEXT: dict[str, Any] = {"expected": "pkg.module:function"}
+_BUDGET_TEXT: dict[str, Any] = {"expected": "a share in (0, 1] or a number > 1"}
+_MAX_SEED = 2**32 - 1  # numpy's generators take no more
+
+
+def said(words: tuple[str, ...], values: Mapping[Any, Any]) -> list[str]:
+    """List the words that have a value."""
+    return [word for word in words if values.get(word) is not None]
+
+
+def choice(words: tuple[str, ...], said: list[str]) -> str:
+    """Say that exactly one of the words is wanted."""
+    return f"expected one of {', '.join(words)}, got {' and '.join(said) or 'none'}"
+
+
+class Section(BaseModel):
+    """A frozen mapping without unknown keys; of the keys in ``one_of`` exactly one has a value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    one_of: ClassVar[tuple[str, ...]] = ()  # the first of them carries the default
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not cls.one_of:
+            return data
+        given = said(cls.one_of, data)
+        if len(given) > 1 or (not given and cls.one_of[0] in data):
+            raise ValueError(choice(cls.one_of, given))
+        return {**data, cls.one_of[0]: None} if given and given[0] != cls.one_of[0] else data
+
+
+class ModelConfig(Section):
+    """The network and its weights."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("name", "factory")
+
+    name: str | None = Field(
+        default="digits_resnet", min_length=1, description="A built-in network (README lists them), or `torchvision:NAME`."
+    )
+    factory: str | None = Field(
+        default=None,
+        pattern=_FACTORY,
+        description="Your own network, `pkg.module:function`; replaces `name`.",
+        json_schema_extra=_FACTORY_TEXT,
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the network's factory.")
+    checkpoint: str = Field(
+        default="shipped",
+        min_length=1,
+        description="`shipped` (the weights in the package), `random` (the initial weights) or a path.",
+    )
+
+
+class DataConfig(Section):
+    """The samples that train, score and judge."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("name", "factory")
+
+    name: str | None = Field(
+        default="digits", min_length=1, description="A built-in dataset (README lists them)."
+    )
+    factory: str | None = Field(
+        default=None,
+        pattern=_FACTORY,
+        description="Your own dataset, `pkg.module:function`; replaces `name`.",
+        json_schema_extra=_FACTORY_TEXT,
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the dataset's factory.")
+    root: str | None = Field(default=None, min_length=1, description="The folder that holds the files.")
+    download: bool = Field(default=False, description="Fetch missing files.")
+    batch_size: int = Field(default=128, gt=0, description="Samples per batch.")
+    calibration: int = Field(default=2048, gt=0, description="Training samples used to score and to compensate.")
+    validation: float = Field(default=0.1, gt=0, lt=1, description="Share of the training samples kept for validation.")
+    seed: int = Field(
+        default=0, ge=0, le=_MAX_SEED, description="Seed of the split into training and validation samples."
+    )
+    augment: Literal["none", "crop-flip"] = Field(default="none", description="Random changes to the training images.")
+
+
+class ScoreConfig(Section):
+    """How the channels are ranked."""
+
+    criterion: Criterion = Field(default="influence", description="What a channel is worth.")
+    damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="Added to the curvature's diagonal (absolute), or `auto`.",
+        json_schema_extra={"expected": "a number >= 0 or auto"},
+    )
+    file: str | None = Field(
+        default=None, min_length=1, description="A scores file to reuse (`--scores`); null: score now."
+    )
+    samples_per_input: int = Field(
+        default=1, gt=0, description="Labels drawn from the model per input, for the Fisher."
+    )
+
+
+class PruneConfig(Section):
+    """How much is cut, where, and what is done for the rest. One budget: rate, macs or params."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("rate", "macs", "params")
+
+    rate: float | None = Field(default=0.5, ge=0, lt=1, description="Budget: share of the prunable channels removed.")
+    macs: float | None = Field(
+        default=None,
+        gt=0,
+        description="Budget: multiply-accumulates kept, a share up to 1 or a number; replaces `rate`.",
+        json_schema_extra=_BUDGET_TEXT,
+    )
+    params: float | None = Field(
+        default=None,
+        gt=0,
+        description="Budget: parameters kept, a share up to 1 or a number; replaces `rate`.",
+        json_schema_extra=_BUDGET_TEXT,
+    )
+    scope: Literal["global", "layer"] = Field(
+        default="global", description="One ranking of all channels, or one per layer."
+    )
+    floor: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="At rate R a layer keeps max(1, ceil(floor * (1 - R) * C)) of C.",
+    )
+    round_to: int = Field(default=1, ge=1, description="Layer widths are multiples of this number.")
+    protect: list[str] = Field(default_factory=list, description="Modules never cut: patterns over module names.")
+    compensate: Literal["none", "ls", "ls+bn"] = Field(
+        default="ls+bn", description="Least squares on the consumers, then batch-norm statistics."
+    )
+    ls_damping: float = Field(default=1e-4, ge=0, description="Ridge of the least squares, relative.")
+    finetune: bool = Field(default=False, description="Fine-tune after the cut (`--finetune`).")
+    min_accuracy: float | None = Field(default=None, ge=0, le=1, description="Exit 5 below this test accuracy.")
+    max_drop: float | None = Field(default=None, ge=0, le=1, description="Exit 5 if test accuracy drops by more.")
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    epochs: int = Field(default=20, ge=0, description="Passes over the training samples.")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="The optimizer.")
+    lr: float = Field(default=0.1, gt=0, description="The highest learning rate.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")
+    weight_decay: float = Field(default=5e-4, ge=0, description="Weight decay.")
+    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="The learning rate over time.")
+    warmup_epochs: float = Field(default=0.0, ge=0, description="Epochs of linear warm-up.")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Weight of the uniform label.")
+    ema: float | None = Field(default=None, gt=0, lt=1, description="Decay of the weights' moving average; null: none.")
+    batch_size: int | None = Field(default=None, gt=0, description="Samples per step; null: `data.batch_size`.")
+    clip_norm: float | None = Field(default=None, gt=0, description="Largest gradient norm; null: no clipping.")
+
+
+class FinetuneConfig(TrainConfig):
+    """The training loop after the cut; a subclass only because its defaults differ."""
+
+    epochs: int = Field(default=2, ge=0, description="Passes over the training samples.")
+    lr: float = Field(default=0.01, gt=0, description="The highest learning rate.")
+
+
+class RunConfig(Section):
+    """Where and how the command runs."""
+
+    dir: str | None = Field(default=None, min_length=1, description="Output folder; null: `runs/<model>-<command>`.")
+    output: str | None = Field(default=None, min_length=1, description="The file to write (`-o`); null: in `dir`.")
+    seed: int = Field(default=0, ge=0, le=_MAX_SEED, description="Seed of everything random but the data split.")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:[0-9]+)?|mps)$",
+        description="`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.",
+        json_schema_extra={"expected": "one of auto, cpu, cuda, cuda:N, mps"},
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32", description="Number format of forward and backward."
+    )
+    threads: int | None = Field(default=None, gt=0, description="CPU threads; null: torch's choice.")
+
+
+class Config(Section):
+    """Everything a command needs to know."""
+
+    model: ModelConfig = Field(default=ModelConfig(), description="The network and its weights.")
+    data: DataConfig = Field(default=DataConfig(), description="The samples that train, score and judge.")
+    score: ScoreConfig = Field(default=ScoreConfig(), description="How the channels are ranked.")
+    prune: PruneConfig = Field(
+        default=PruneConfig(), description="How much is cut, where, and what is done for the rest."
+    )
+    train: TrainConfig = Field(default=TrainConfig(), description="Training from the start.")
+    finetune: FinetuneConfig = Field(default=FinetuneConfig(), description="Training after the cut.")
+    run: RunConfig = Field(default=RunConfig(), description="Where and how the command runs.")
+
+
+SECTIONS: dict[str, type[Section]] = {name: type(field.default) for name, field in Config.model_fields.items()}

@@ -1,0 +1,1 @@
+"""The commands' stories: configuration in, result out. Nothing here prints."""

@@ -1,0 +1,89 @@
+"""Plan, cut and prove until the proof holds; then correct the weights that stay."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from infprune import compensation, selection
+from infprune.coupling.groups import ChannelLayer, Coupling
+from infprune.data.loaders import Batches
+from infprune.errors import ArchitectureError
+from infprune.evaluation import evaluate
+from infprune.progress import Progress
+from infprune.proof import Proof, prove
+from infprune.selection import Budget, Limits, PruningPlan
+from infprune.surgery import Kept, kept_positions, resized
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A smaller network with its plan, the positions that stayed, its proof, and the layers the proof froze."""
+
+    module: nn.Module
+    plan: PruningPlan
+    kept: Kept
+    proof: Proof
+    frozen: tuple[str, ...]
+
+
+def cut(
+    module: nn.Module,
+    coupling: Coupling,
+    layers: tuple[ChannelLayer, ...],
+    scores: Mapping[str, Tensor],
+    budget: Budget,
+    limits: Limits,
+    inputs: Tensor,
+) -> Cut:
+    """Select, cut and prove on real and random inputs; a layer whose cut fails is frozen and the plan made again.
+
+    Raises:
+        ArchitectureError: the cut is wrong and no single layer explains it.
+        BudgetError: the budget cannot be met with what is left.
+    """
+    noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0)).to(inputs)
+    frozen: list[str] = []
+    while True:
+        if not layers:
+            raise ArchitectureError(f"nothing is left to cut: the proof failed for {'; '.join(frozen)}")
+        plan = selection.select(coupling, layers, scores, budget, limits)
+        kept = kept_positions(coupling, plan.masks)
+        small = resized(module, kept)
+        proof = prove(module, small, coupling, plan.masks, (inputs, noise))
+        if proof.holds:
+            return Cut(small, plan, kept, proof, tuple(frozen))
+        names = {name for name, _ in proof.failed}
+        if names == {""}:
+            raise ArchitectureError(f"the smaller network is not equal to the masked one: {proof.failed[0][1]}")
+        frozen += [f"{name}: {reason}" for name, reason in proof.failed]
+        layers = tuple(layer for layer in layers if layer.name not in names)
+
+
+def compensate(
+    dense: nn.Module,
+    cut_network: Cut,
+    coupling: Coupling,
+    mode: str,
+    calibration: Batches,
+    validation: Batches,
+    damping: float,
+    progress: Progress,
+) -> nn.Module:
+    """Correct a copy of the cut network: least squares (`ls`), then batch-norm statistics (`ls+bn`).
+
+    New statistics are kept only if the validation loss falls: refitted intercepts already carry the means, and on few
+    calibration samples the new variances can cost more than they give.
+    """
+    small = copy.deepcopy(cut_network.module)
+    compensation.least_squares(
+        dense, small, coupling, cut_network.kept, calibration, damping=damping, progress=progress
+    )
+    if mode == "ls":
+        return small
+    recalibrated = copy.deepcopy(small)
+    compensation.recalibrate(recalibrated, calibration)
+    better = evaluate(recalibrated, validation).loss < evaluate(small, validation).loss
+    return recalibrated if better else small

@@ -1,0 +1,152 @@
+"""What the commands return: frozen values whose fields are the keys of the `--json` output."""
+
+from dataclasses import dataclass
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Change:
+    """A quantity of the dense and of the pruned network."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 accuracy on the test split: as trained, after the cut, after compensation, after fine-tuning."""
+
+    dense: float
+    cut: float | None = None
+    compensated: float | None = None
+    finetuned: float | None = None
+
+    @property
+    def final(self) -> float:
+        """The accuracy of the network that was written."""
+        return next(a for a in (self.finetuned, self.compensated, self.cut, self.dense) if a is not None)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The proof of the surgery, and the layers that it froze."""
+
+    max_relative_error: float
+    groups_frozen: list[str]
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One channel layer: widths, its share of all MACs, score quantiles (0, 25, 50, 75, 100 %)."""
+
+    name: str
+    channels: int
+    kept: int
+    macs_share: float
+    quantiles: list[float]
+    frozen: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """Result of `infprune score`; `kept` in the rows is what the configured budget would keep."""
+
+    criterion: str
+    unit: str
+    model: str
+    rate_achieved: float
+    samples: int
+    layers: list[LayerRow]
+    seconds: dict[str, float]
+    scores: str
+    schema_version: int = SCHEMA
+    command: str = "score"
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """Result of `infprune prune`."""
+
+    model: str
+    data: str
+    criterion: str
+    scope: str
+    compensate: str
+    rate: float | None
+    rate_achieved: float
+    channels: Change
+    params: Change
+    macs: Change
+    bytes: Change
+    latency_ms: Change
+    accuracy: Accuracy
+    verified: Verified
+    layers: list[LayerRow]
+    missed: list[str]
+    seconds: dict[str, float]
+    artifact: str
+    run_dir: str
+    schema_version: int = SCHEMA
+    command: str = "prune"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Result of `infprune train` and `infprune finetune`: test accuracy before the first and after the last epoch."""
+
+    command: str
+    model: str
+    data: str
+    accuracy: Change
+    epochs: list[dict[str, Any]]
+    seconds: dict[str, float]
+    artifact: str
+    schema_version: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Result of `infprune evaluate`."""
+
+    model: str
+    data: str
+    accuracy: float
+    loss: float
+    samples: int
+    recorded: float | None
+    schema_version: int = SCHEMA
+    command: str = "evaluate"
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One criterion at one rate: mean and standard deviation over seeds (sample deviation; 0 for one seed)."""
+
+    criterion: str
+    rate: float
+    rate_achieved: float
+    macs: float
+    seeds: int
+    cut: tuple[float, float]
+    compensated: tuple[float, float] | None
+    finetuned: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """Result of `infprune report`; `macs` in the rows is the share kept."""
+
+    model: str
+    data: str
+    dense: float
+    scope: str
+    compensate: str
+    calibration: int
+    rows: list[ReportRow]
+    seconds: dict[str, float]
+    files: list[str]
+    run_dir: str
+    schema_version: int = SCHEMA
+    command: str = "report"

@@ -1,0 +1,173 @@
+"""Configuration -> the live objects of a run: network, splits, device, coupling."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from infprune import __version__, config
+from infprune.artifacts import Manifest, digest
+from infprune.coupling.couple import couple
+from infprune.coupling.groups import Coupling
+from infprune.data import splits
+from infprune.data.augment import AUGMENTATIONS
+from infprune.data.dataset import Samples, Splits
+from infprune.data.loaders import Batches, batches, subset
+from infprune.errors import ArchitectureError, ConfigError, InputError
+from infprune.files import atomic_write
+from infprune.models import SHIPPED
+from infprune.models.build import build
+from infprune.models.checkpoint import load_into, read_tensors
+from infprune.modes import evaluating
+from infprune.training import Recipe
+
+EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run's configuration with its data, device and output folder."""
+
+    config: config.Config
+    splits: Splits
+    device: torch.device
+    folder: Path
+
+    @property
+    def model_name(self) -> str:
+        """The configured name or factory of the network."""
+        return str(self.config.model.name or self.config.model.factory)
+
+    @property
+    def data_name(self) -> str:
+        """The configured name or factory of the data."""
+        return str(self.config.data.name or self.config.data.factory)
+
+    def batches(self, samples: Samples, size: int = EVALUATION_BATCH) -> Batches:
+        """Batches of a split, in order, on the device."""
+        return batches(samples, size, device=self.device)
+
+    def calibration(self, seed: int | None = None) -> Batches:
+        """The calibration samples: drawn from the training split."""
+        chosen = subset(self.splits.train, self.config.data.calibration, self.config.run.seed if seed is None else seed)
+        return self.batches(chosen, self.config.data.batch_size)
+
+    def example(self, count: int = 2) -> Tensor:
+        """The first training inputs, as one batch."""
+        first = [self.splits.train[i % len(self.splits.train)][0] for i in range(count)]
+        return torch.stack(first).to(self.device)
+
+    def recipe(self, section: str) -> Recipe:
+        """The recipe of the `train` or `finetune` section."""
+        values = getattr(self.config, section).model_dump()
+        values["batch_size"] = values["batch_size"] or self.config.data.batch_size
+        return Recipe(**values, augment=self.config.data.augment, precision=self.config.run.precision)
+
+    def augment(self) -> Any:
+        """The configured augmentation of a batch of inputs."""
+        return AUGMENTATIONS[self.config.data.augment]
+
+
+def open_session(settings: config.Config, command: str) -> Session:
+    """Seed, choose the device, load the data and fix the output folder; writes the resolved configuration there."""
+    if settings.run.threads is not None:
+        torch.set_num_threads(settings.run.threads)
+    torch.manual_seed(settings.run.seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = _device(settings.run.device)
+    name = str(settings.model.name or settings.model.factory).replace(":", "-").rpartition("/")[2]
+    folder = Path(settings.run.dir or f"runs/{name}-{command}")
+    settings = settings.model_copy(update={"run": settings.run.model_copy(update={"dir": str(folder)})})
+    d = settings.data
+    data = splits.load(
+        d.name,
+        d.factory,
+        Path(d.root) if d.root else None,
+        download=d.download,
+        args=d.args,
+        validation=d.validation,
+        seed=d.seed,
+    )
+    atomic_write(folder / "config.yaml", config.dump(settings))
+    return Session(settings, data, device, folder)
+
+
+def open_model(session: Session, *, trained: bool = True) -> nn.Module:
+    """Build the configured network with its weights (its initial ones if not `trained`), on the device, in eval mode.
+
+    Raises:
+        InputError: no weights, or weights of another network.
+        ArchitectureError: it does not accept the data or returns no logits for its classes.
+    """
+    m = session.config.model
+    args = dict(m.args)
+    module = build(m.name, m.factory, args)
+    if trained and m.checkpoint != "random":
+        path = SHIPPED.get(str(m.name)) if m.checkpoint == "shipped" else Path(m.checkpoint)
+        if path is None:
+            raise InputError(
+                f"{session.model_name} comes without trained weights; set model.checkpoint=FILE, "
+                "or run `infprune train` first (model.checkpoint=random scores an untrained network)"
+            )
+        load_into(module, read_tensors(path), str(path))
+    module = module.to(session.device).eval()
+    check_logits(module, session)
+    return module
+
+
+def check_logits(module: nn.Module, session: Session) -> None:
+    """Run two samples: the network must accept them and return finite logits for all classes."""
+    example = session.example()
+    try:
+        with evaluating(module), torch.no_grad():
+            logits = module(example)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ArchitectureError(
+            f"{session.model_name} does not accept inputs of shape {tuple(example.shape[1:])} ({session.data_name}): {reason}"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < session.splits.classes:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ArchitectureError(
+            f"{session.model_name}: expected logits (N, {session.splits.classes}) for {session.data_name}, got {got}"
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise InputError(f"{session.model_name}: its outputs are not finite; check weights and data for NaN")
+
+
+def open_coupling(module: nn.Module, session: Session) -> Coupling:
+    """Couple the network on two real samples. Runs on a CPU copy: labels live there."""
+    return couple(module, session.example())
+
+
+def manifest(session: Session, base: nn.Module, kept: dict[str, dict[int, Tensor]], **fields: Any) -> Manifest:
+    """Describe a network that is about to be written; what depends on place or clock is left out."""
+    settings = session.config.model_dump()
+    settings["run"] = {key: settings["run"][key] for key in ("seed", "precision")}
+    return Manifest(
+        name=session.config.model.name,
+        factory=session.config.model.factory,
+        args=json.loads(json.dumps(session.config.model.args)),
+        kept={n: {d: at.tolist() for d, at in dims.items()} for n, dims in kept.items()},
+        input_shape=list(session.splits.input_shape),
+        classes=session.splits.classes,
+        base_sha256=digest(base),
+        config=settings,
+        versions={"infprune": __version__, "torch": torch.__version__.partition("+")[0]},
+        seed=session.config.run.seed,
+        **fields,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if accelerator is None else accelerator
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind, _, index = name.partition(":")
+    if not available[kind] or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
+        raise ConfigError(f"run.device: {name} is not available here; use auto or cpu")
+    return torch.device(name)

@@ -1,0 +1,80 @@
+"""`infprune train` and `infprune finetune`: the one loop, from initial weights or from a pruned file."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
+
+from infprune.artifacts import write_model
+from infprune.config import Config
+from infprune.evaluation import evaluate
+from infprune.pipeline.artifact import open_artifact
+from infprune.pipeline.results import Change, TrainResult
+from infprune.pipeline.session import Session, manifest, open_model, open_session
+from infprune.pipeline.stopwatch import Stopwatch
+from infprune.progress import Progress
+from infprune.training import Trained, train
+
+
+def run(settings: Config, progress: Progress, *, resume: bool) -> TrainResult:
+    """Train the configured network from its initial weights and write it."""
+    watch = Stopwatch()
+    with watch.stage("load"):
+        session = open_session(settings, "train")
+        module = open_model(session, trained=False)
+        before = evaluate(module, session.batches(session.splits.test)).accuracy
+    trained = _train(session, module, "train", watch, progress, resume=resume)
+    after = evaluate(trained.module, session.batches(session.splits.test)).accuracy
+    path = Path(settings.run.output or session.folder / "model.safetensors")
+    described = manifest(
+        session, trained.module, {}, scores_sha256=None, plan={}, metrics={"accuracy": {"dense": after}}
+    )
+    write_model(path, trained.module, described)
+    return _result("train", session, Change(before, after), trained, watch, path)
+
+
+def finetune(path: Path, settings: Config, progress: Progress, *, resume: bool) -> TrainResult:
+    """Fine-tune a pruned file and write the result beside the run."""
+    watch = Stopwatch()
+    with watch.stage("load"):
+        session = open_session(settings, "finetune")
+        loaded = open_artifact(path, session)
+        before = evaluate(loaded.module, session.batches(session.splits.test)).accuracy
+    trained = _train(session, loaded.module, "finetune", watch, progress, resume=resume)
+    after = evaluate(trained.module, session.batches(session.splits.test)).accuracy
+    target = Path(settings.run.output or session.folder / "finetuned.safetensors")
+    old = loaded.manifest
+    metrics = old.metrics | {"accuracy": old.metrics.get("accuracy", {}) | {"finetuned": after}}
+    write_model(target, trained.module, old.model_copy(update={"metrics": metrics}))
+    return _result("finetune", session, Change(before, after), trained, watch, target)
+
+
+def _train(
+    session: Session, module: nn.Module, section: str, watch: Stopwatch, progress: Progress, *, resume: bool
+) -> Trained:
+    with watch.stage("train"):
+        return train(
+            module,
+            session.splits.train,
+            session.batches(session.splits.validation),
+            session.recipe(section),
+            seed=session.config.run.seed,
+            augment=session.augment(),
+            checkpoint=session.folder / f"{section}.ckpt",
+            resume=resume,
+            progress=progress,
+        )
+
+
+def _result(
+    command: str, session: Session, accuracy: Change, trained: Trained, watch: Stopwatch, path: Path
+) -> TrainResult:
+    return TrainResult(
+        command=command,
+        model=session.model_name,
+        data=session.data_name,
+        accuracy=accuracy,
+        epochs=[asdict(epoch) for epoch in trained.history],
+        seconds=watch.seconds,
+        artifact=str(path),
+    )

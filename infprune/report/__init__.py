@@ -1,0 +1,1 @@
+"""Results rendered: Rich, JSON, Markdown, terminal plot, PNG."""

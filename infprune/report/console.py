@@ -1,0 +1,109 @@
+"""Results for people: Rich tables on a console that is passed in."""
+
+from rich.console import Console
+from rich.table import Table
+
+from infprune.pipeline.results import (
+    EvaluateResult,
+    LayerRow,
+    PruneResult,
+    ReportResult,
+    ScoreResult,
+    TrainResult,
+)
+from infprune.report.figures import by_criterion, stages
+from infprune.report.terminal_plot import plot
+
+
+def show_score(result: ScoreResult, console: Console) -> None:
+    """The layers, and where the scores went."""
+    console.print(_layers(result.layers, f"{result.model}: {result.criterion}, unit: {result.unit}"))
+    console.print(f"The configured budget removes {result.rate_achieved:.1%} of the prunable channels.")
+    console.print(f"Scores: [bold]{result.scores}[/bold]  (reuse: infprune prune --scores {result.scores})", soft_wrap=True)
+
+
+def show_prune(result: PruneResult, console: Console) -> None:
+    """What changed, what it costs, and whether it is proved."""
+    table = Table(title=f"{result.model} on {result.data}: {result.criterion}, {result.rate_achieved:.1%} removed")
+    for column, justify in (("", "left"), ("dense", "right"), ("pruned", "right"), ("kept", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for name in ("channels", "params", "macs", "bytes"):
+        change = getattr(result, name)
+        share = change.after / change.before
+        table.add_row(name, f"{change.before:,.0f}", f"{change.after:,.0f}", f"{share:.1%}")
+    lat = result.latency_ms
+    table.add_row("latency, batch 1 (ms)", f"{lat.before:.2f}", f"{lat.after:.2f}", f"{lat.after / lat.before:.1%}")
+    console.print(table)
+    a = result.accuracy
+    later = (("after the cut", a.cut), ("compensated", a.compensated), ("fine-tuned", a.finetuned))
+    stages_run = [f"dense {a.dense:.4f}", *(f"{name} {value:.4f}" for name, value in later if value is not None)]
+    console.print("Test accuracy: " + " → ".join(stages_run))
+    error = result.verified.max_relative_error
+    console.print(f"Proof: equal to the masked dense network, largest relative error {error:.1e}")
+    for reason in result.verified.groups_frozen:
+        console.print(f"[yellow]Frozen by the proof:[/yellow] {reason}", soft_wrap=True)
+    console.print(f"Wrote [bold]{result.artifact}[/bold] in {sum(result.seconds.values()):.1f} s", soft_wrap=True)
+    for line in result.missed:
+        console.print(f"[red]Quality gate missed:[/red] {line}", soft_wrap=True)
+
+
+def show_train(result: TrainResult, console: Console) -> None:
+    """The epochs and the test accuracy of the last one."""
+    table = Table(title=f"{result.command}: {result.model} on {result.data}")
+    for column in ("epoch", "loss", "train accuracy", "validation accuracy"):
+        table.add_column(column, justify="right")
+    for e in result.epochs:
+        values = (e["loss"], e["train_accuracy"], e["validation_accuracy"])
+        table.add_row(str(e["epoch"]), *(f"{v:.4f}" for v in values))
+    console.print(table)
+    console.print(f"Test accuracy: {result.accuracy.before:.4f} → {result.accuracy.after:.4f} (last epoch)")
+    console.print(f"Wrote [bold]{result.artifact}[/bold] in {sum(result.seconds.values()):.1f} s", soft_wrap=True)
+
+
+def show_evaluate(result: EvaluateResult, console: Console) -> None:
+    """Accuracy and loss on the test split, beside what the file claims."""
+    claim = "" if result.recorded is None else f"  (the file records {result.recorded:.4f})"
+    console.print(
+        f"{result.model} on {result.data}: test accuracy {result.accuracy:.4f}{claim}, "
+        f"loss {result.loss:.4f} nats, {result.samples} samples",
+        soft_wrap=True,
+    )
+
+
+def show_report(result: ReportResult, console: Console) -> None:
+    """A table per stage, and the last stage as a plot."""
+    rates = sorted({row.rate for row in result.rows})
+    last = stages(result)[-1]
+    for stage in stages(result):
+        table = Table(title=f"{result.model} on {result.data}: test accuracy (%), {stage}; dense {100 * result.dense:.2f}")
+        table.add_column("criterion")
+        for rate in rates:
+            table.add_column(f"{100 * rate:g} %", justify="right")
+        for name, rows in by_criterion(result).items():
+            table.add_row(name, *(_spread(getattr(row, stage), row.seeds) for row in rows))
+        console.print(table)
+    lines = {
+        name: [(100 * row.rate_achieved, 100 * getattr(row, last)[0]) for row in rows]
+        for name, rows in by_criterion(result).items()
+    }
+    if len(rates) > 1:
+        console.print(plot(lines, x_label="channels removed (%)", y_label=f"test accuracy, {last} (%)"))
+    for file in result.files:
+        console.print(f"Wrote [bold]{file}[/bold]", soft_wrap=True)
+
+
+def _spread(value: tuple[float, float] | None, seeds: int) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value[0]:.2f} ±{100 * value[1]:.2f}" if seeds > 1 else f"{100 * value[0]:.2f}"
+
+
+def _layers(rows: list[LayerRow], title: str) -> Table:
+    table = Table(title=title)
+    table.add_column("layer")
+    for column in ("channels", "kept", "MACs", "min", "25 %", "median", "75 %", "max"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        numbers = [f"{q:.2e}" for q in row.quantiles] or ["", "", row.frozen or "", "", ""]
+        table.add_row(row.name, str(row.channels), str(row.kept), f"{row.macs_share:.1%}", *numbers)
+    return table

@@ -1,0 +1,93 @@
+import pytest
+import reference
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from infprune.curvature import patches
+
+EXPLICIT = {
+    "linear": (nn.Linear(5, 4), (3, 5)),
+    "linear on sequences": (nn.Linear(5, 4), (3, 6, 5)),
+    "linear on grids": (nn.Linear(5, 4, bias=False), (3, 2, 6, 5)),
+    "conv": (nn.Conv2d(3, 4, 3), (3, 3, 6, 5)),
+    "1x1": (nn.Conv2d(3, 4, 1), (3, 3, 4, 5)),
+    "padding": (nn.Conv2d(3, 4, 3, padding=(1, 2)), (3, 3, 6, 5)),
+    "stride": (nn.Conv2d(3, 4, 3, stride=(2, 3), padding=1), (3, 3, 7, 6)),
+    "dilation": (nn.Conv2d(3, 4, 3, dilation=(2, 1)), (3, 3, 7, 6)),
+    "oblong kernel": (nn.Conv2d(3, 4, (2, 3), stride=(1, 2), padding=(1, 0), dilation=(3, 2)), (3, 3, 8, 8)),
+    "groups": (nn.Conv2d(4, 6, 3, padding=1, groups=2), (3, 4, 5, 4)),
+    "depthwise": (nn.Conv2d(4, 8, 3, stride=2, groups=4, bias=False), (3, 4, 5, 5)),
+    "conv1d": (nn.Conv1d(3, 4, 3, stride=2, padding=2, dilation=2), (3, 3, 9)),
+    "conv3d": (nn.Conv3d(2, 4, (1, 2, 2), stride=(1, 1, 2), padding=(0, 1, 0), groups=2), (2, 2, 3, 3, 4)),
+}
+PADDED = {
+    "same": (nn.Conv2d(3, 4, (2, 3), padding="same", dilation=(2, 1)), (3, 3, 6, 5)),
+    "same, one side more": (nn.Conv2d(3, 4, (2, 3), padding="same"), (3, 3, 6, 5)),
+    "valid": (nn.Conv2d(3, 4, 3, padding="valid"), (3, 3, 6, 5)),
+    "reflect": (nn.Conv2d(3, 4, 3, padding=(1, 2), padding_mode="reflect"), (3, 3, 6, 5)),
+    "replicate": (nn.Conv2d(3, 4, 3, padding=2, padding_mode="replicate"), (3, 3, 6, 5)),
+    "circular": (nn.Conv1d(3, 4, 3, padding=1, padding_mode="circular", stride=2), (3, 3, 6)),
+}
+ALL = EXPLICIT | PADDED
+
+
+def variant(name):
+    module, shape = ALL[name]
+    return module.double(), torch.randn(*shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("ones", [False, True])
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_columns_are_those_of_the_loops(name, ones):
+    module, x = variant(name)
+    assert torch.equal(patches.columns(module, x, ones=ones), reference.columns(module, x, ones=ones))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch itself copies the input there
+@pytest.mark.parametrize("name", ALL)
+def test_weight_times_columns_is_the_output(name):
+    module, x = variant(name)
+    found = patches.columns(module, x, ones=False)
+    weight = module.weight.reshape(len(found), -1, found.shape[1])
+    y = module(x)
+    bias = torch.zeros(len(module.weight), dtype=x.dtype) if module.bias is None else module.bias
+    assert_close(weight @ found + bias.reshape(len(found), -1, 1), patches.outputs(module, y), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_outputs_are_those_of_the_loops(name):
+    module, x = variant(name)
+    y = module(x).detach()
+    assert torch.equal(patches.outputs(module, y), reference.rows(module, y))
+
+
+@pytest.mark.parametrize("ones", [False, True])
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_gram_sums_outer_products(name, ones):
+    module, x = variant(name)
+    found = patches.gram(module, x, ones=ones)
+    truth = torch.zeros_like(found)
+    for column in reference.columns(module, x, ones=ones).unbind(-1):
+        truth += column[:, :, None] * column[:, None, :]
+    assert_close(found, truth, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [1, 5_000, 1 << 40])
+@pytest.mark.parametrize("name", ["linear on sequences", "groups", "conv1d", "circular"])
+def test_gram_does_not_depend_on_the_chunks(name, limit, monkeypatch):
+    module, x = variant(name)
+    whole = patches.gram(module, x, ones=True)
+    parts = patches.chunks(module, x, limit)
+    assert [n for part in parts for n in range(len(x))[part]] == [0, 1, 2]
+    assert len(parts) == {1: 3, 1 << 40: 1}.get(limit, len(parts))
+    monkeypatch.setattr(patches, "chunks", lambda *_: parts)
+    assert_close(patches.gram(module, x, ones=True), whole, rtol=1e-12, atol=1e-12)
+
+
+def test_chunks_bound_the_columns():
+    module, x = nn.Conv2d(3, 4, 3, padding=1), torch.randn(50, 3, 6, 5)
+    limit = 20_000
+    sizes = [patches.columns(module, x[part], ones=False).nbytes for part in patches.chunks(module, x, limit)]
+    assert len(sizes) > 5
+    assert limit / 2 < max(sizes) <= limit

@@ -1,0 +1,180 @@
+"""Dense float64 truths, written from the definitions. Nothing here imports the package.
+
+Losses are means over samples unless said otherwise; a parameter vector is `torch.cat` of the flattened parameters in the
+order of `named_parameters`; `S` is a list of indices.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.functional import hessian, jacobian
+from torch.func import functional_call
+from torch.nn import functional as F
+
+# --- curvature of a network's parameters -------------------------------------------------------------------------------
+
+
+def flat(module: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def _logits(module: nn.Module, theta: Tensor, x: Tensor) -> Tensor:
+    parameters = dict(module.named_parameters())
+    pieces = theta.split([p.numel() for p in parameters.values()])
+    shaped = {name: t.view_as(p) for (name, p), t in zip(parameters.items(), pieces, strict=True)}
+    return functional_call(module, shaped, (x,))
+
+
+def loss_hessian(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Second derivative of the mean cross-entropy, `(P, P)`."""
+    return hessian(lambda theta: F.cross_entropy(_logits(module, theta, x), y), flat(module))
+
+
+def ggn(module: nn.Module, x: Tensor) -> Tensor:
+    """1/N sum_n J_n^T (diag p_n - p_n p_n^T) J_n: the Fisher with the exact expectation over labels."""
+    J = jacobian(lambda theta: _logits(module, theta, x), flat(module))
+    p = module(x).detach().softmax(1)
+    inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    return torch.einsum("nkp,nkl,nlq->pq", J, inner, J) / len(x)
+
+
+def fisher(module: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """1/N sum_n g_n g_n^T with the gradient of each sample's own loss at the given labels."""
+    rows = []
+    for n in range(len(x)):
+        loss = F.cross_entropy(module(x[n : n + 1]), labels[n : n + 1])
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(module.parameters()))]))
+    return torch.stack(rows).T @ torch.stack(rows) / len(x)
+
+
+# --- Theorem 1 ---------------------------------------------------------------------------------------------------------
+
+
+def theorem1(H: Tensor, theta: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Equations 3 and 4 of "Mask and understand" as printed: dtheta, u, and the loss change 1/2 u^T H^-1 u."""
+    inverse = torch.linalg.inv(H)
+    u = w * theta / (inverse @ w)
+    return -inverse @ u, u, 0.5 * u @ inverse @ u
+
+
+def block(H: Tensor, theta: Tensor, S: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Exact block form: dtheta = -H^-1 E_S A^-1 theta_S and 1/2 theta_S^T A^-1 theta_S with A = [H^-1]_SS."""
+    S = list(S)
+    inverse = torch.linalg.inv(H)
+    pulled = torch.linalg.solve(inverse[S][:, S], theta[S])
+    return -inverse[:, S] @ pulled, 0.5 * theta[S] @ pulled
+
+
+def retrained(H: Tensor, theta: Tensor, S: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Minimise 1/2 d^T H d subject to d_S = -theta_S over the free entries: what retraining the quadratic finds."""
+    S = list(S)
+    free = [i for i in range(len(theta)) if i not in S]
+    d = torch.zeros_like(theta)
+    d[S] = -theta[S]
+    if free:
+        d[free] = -torch.linalg.solve(H[free][:, free], H[free][:, S] @ d[S])
+    return d, 0.5 * d @ H @ d
+
+
+def eliminated(H: Tensor) -> tuple[Tensor, list[int]]:
+    """Backward elimination of theta = 1, every candidate set solved anew: cumulative loss change per entry, and the order."""
+    theta = torch.ones(len(H), dtype=H.dtype)
+    scores, gone = torch.zeros_like(theta), []
+    for _ in range(len(H)):
+        totals = {p: float(retrained(H, theta, [*gone, p])[1]) for p in range(len(H)) if p not in gone}
+        p = min(totals, key=totals.__getitem__)
+        gone.append(p)
+        scores[p] = totals[p]
+    return scores, gone
+
+
+# --- columns and least squares -----------------------------------------------------------------------------------------
+
+
+def columns(module: nn.Module, x: Tensor, *, ones: bool) -> Tensor:
+    """Im2col by loops, zero padding only: `(G, I / G * K (+ 1), N * P)`."""
+    if isinstance(module, nn.Linear):
+        found = torch.stack(list(x.reshape(-1, x.shape[-1])), dim=1)[None]
+    else:
+        found = _conv_columns(module, x)
+    return torch.cat([found, torch.ones_like(found[:, :1])], dim=1) if ones else found
+
+
+def _conv_columns(module: nn.Module, x: Tensor) -> Tensor:
+    N, inputs, *space = x.shape
+    padded = torch.zeros(N, inputs, *(s + 2 * p for s, p in zip(space, module.padding, strict=True)), dtype=x.dtype)
+    padded[(..., *(slice(p, p + s) for s, p in zip(space, module.padding, strict=True)))] = x
+    geometry = list(zip(padded.shape[2:], module.kernel_size, module.stride, module.dilation, strict=True))
+    positions = list(product(*(range((s - (k - 1) * d - 1) // step + 1) for s, k, step, d in geometry)))
+    offsets = list(product(*(range(k) for k in module.kernel_size)))
+    found = torch.empty(inputs, len(offsets), N, len(positions), dtype=x.dtype)
+    for (k, offset), (p, position) in product(enumerate(offsets), enumerate(positions)):
+        where = tuple(
+            a * step + o * d for a, o, (_, _, step, d) in zip(position, offset, geometry, strict=True)
+        )
+        found[:, k, :, p] = padded[(slice(None), slice(None), *where)].T
+    return found.reshape(module.groups, inputs // module.groups * len(offsets), N * len(positions))
+
+
+def rows(module: nn.Module, y: Tensor) -> Tensor:
+    """Outputs in the order of `columns`, by loops: `(G, O / G, N * P)`."""
+    groups = getattr(module, "groups", 1)
+    per_sample = [sample.reshape(-1, y.shape[-1]).T if isinstance(module, nn.Linear) else sample.flatten(1) for sample in y]
+    wide = torch.cat(per_sample, dim=1)
+    return torch.stack(wide.split(len(wide) // groups))
+
+
+def least_squares(X: Tensor, Y: Tensor) -> Tensor:
+    """argmin_V |Y - V X|^2 per group, `(G, O / G, D)`; the smallest V if there are several."""
+    solutions = [torch.linalg.lstsq(a.T, b.T, driver="gelsd").solution.T for a, b in zip(X, Y, strict=True)]
+    return torch.stack(solutions)
+
+
+# --- gates -------------------------------------------------------------------------------------------------------------
+
+
+def gate_gradients(module: nn.Module, x: Tensor, labels: Tensor, readers: Mapping[str, Tensor]) -> Tensor:
+    """dL_n/dg at g = 1, one sample after the other: `(N, C)`. L_n is the sample's own loss.
+
+    `readers` maps a consumer module's name to the positions `(C, k)` of its weight's dimension 1 that each gate owns.
+    The gates multiply the input of every module that holds that weight.
+    """
+    size = len(next(iter(readers.values())))
+    weights = {id(module.get_submodule(name).weight): index for name, index in readers.items()}
+    found = []
+    for n in range(len(x)):
+        gates = torch.ones(size, dtype=x.dtype, requires_grad=True)
+        hooks = [
+            owner.register_forward_pre_hook(partial(_gated, gates=gates, index=weights[id(owner.weight)]))
+            for owner in module.modules()
+            if id(getattr(owner, "weight", None)) in weights
+        ]
+        loss = F.cross_entropy(module(x[n : n + 1]), labels[n : n + 1])
+        found.append(torch.autograd.grad(loss, gates)[0])
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(found)
+
+
+def _gated(owner: nn.Module, args: tuple[Tensor], *, gates: Tensor, index: Tensor) -> tuple[Tensor]:
+    (x,) = args
+    width = owner.weight.shape[1]
+    linear = isinstance(owner, nn.Linear)
+    owns = torch.zeros(x.shape[-1 if linear else 1], len(gates), dtype=x.dtype)
+    for c, positions in enumerate(index.tolist()):
+        for i in positions:
+            owns[i::width, c] = 1  # the same position in every group of a grouped convolution
+    factor = 1 + owns @ (gates - 1)
+    return (x * (factor if linear else factor.reshape(-1, *(1,) * (x.dim() - 2))),)
+
+
+# --- labels ------------------------------------------------------------------------------------------------------------
+
+
+def drawn_labels(logits: Tensor, seed: int) -> Tensor:
+    """Labels from softmax(logits), as documented: one multinomial draw of a CPU generator with this seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.multinomial(logits.detach().double().softmax(1), 1, generator=generator)[:, 0]
