@@ -61,8 +61,8 @@ def _compare(dense: nn.Module, small: nn.Module, inputs: Sequence[Tensor]) -> tu
         if found.shape != truth.shape:
             return float("inf"), f"output shape {tuple(found.shape)}, expected {tuple(truth.shape)}"
         scale = truth.abs().max().clamp_min(torch.finfo(truth.dtype).tiny)
-        error = float((found - truth).abs().max() / scale)
-        if math.isnan(error):
+        relative = float((found - truth).abs().max() / scale)
+        if math.isnan(relative):
             return float("inf"), "NaN in the outputs"
-        worst = max(worst, error)
+        worst = max(worst, relative)
     return worst, None

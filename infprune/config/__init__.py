@@ -1,6 +1,6 @@
 """The configuration: its sections, and how it is read and written."""
 
-from infprune.config.read import dump, load, shipped
+from infprune.config.read import assemble, dump, load, shipped
 from infprune.config.schema import (
     CRITERIA,
     Config,
@@ -25,6 +25,7 @@ __all__ = [
     "RunConfig",
     "ScoreConfig",
     "TrainConfig",
+    "assemble",
     "dump",
     "load",
     "shipped",

@@ -5,11 +5,15 @@ from torch import Tensor
 
 
 def damped(matrix: Tensor, damping: float | None) -> Tensor:
-    """Add `damping` (absolute) to the diagonal; None stands for 1e-4 of its mean (1 for a zero matrix)."""
+    """Add `damping` (absolute) to the diagonal; None stands for 1e-4 of its mean (1 for a zero matrix).
+
+    Never less than rounding asks for: dead and duplicated channels make the matrix singular, and Cholesky then fails.
+    """
     size = matrix.shape[-1]
     mean = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)
     amount = 1e-4 * mean if damping is None else torch.full_like(mean, damping)
-    amount = amount.where(amount > 0, torch.full_like(amount, torch.finfo(matrix.dtype).eps)).where(mean > 0, 1.0)
+    amount = torch.maximum(amount, 10 * size * torch.finfo(matrix.dtype).eps * mean)
+    amount = amount.where(amount > 0, 1.0)
     return matrix + amount[..., None, None] * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
 
 
