@@ -173,9 +173,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
             text = (file.metadata() or {}).get(KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error}); it may be truncated, write it again") from error
+        raise InputError(
+            f"{path}: not a readable safetensors file ({error}); it may be truncated, write it again"
+        ) from error
     if text is None:
-        raise InputError(f"{path}: a safetensors file without an infprune manifest; use model.checkpoint={path} for plain weights")
+        raise InputError(
+            f"{path}: a safetensors file without an infprune manifest; use model.checkpoint={path} for plain weights"
+        )
     return tensors, text
 
 

@@ -117,7 +117,7 @@ def _refit(
     norm: nn.Module | None,
     damping: float,
 ) -> Fit:
-    module = small.get_submodule(call.module)
+    module: Any = small.get_submodule(call.module)
     rows = kept.get(call.weight, {}).get(0)
     intercept = module.bias is not None or norm is not None
     moments = _Moments()
@@ -149,7 +149,9 @@ def _solve(module: Any, name: str, moments: _Moments, norm: Any, damping: float,
     assert isinstance(cross, Tensor)
     old = module.weight.to(gram.dtype).reshape(cross.shape[0], cross.shape[1], -1)
     if ones:
-        bias = torch.zeros_like(old[:, :, 0]) if module.bias is None else module.bias.to(gram.dtype).reshape(old.shape[:2])
+        bias = (
+            torch.zeros_like(old[:, :, 0]) if module.bias is None else module.bias.to(gram.dtype).reshape(old.shape[:2])
+        )
         old = torch.cat([old, bias[..., None]], dim=-1)
     ridge = gram.diagonal(dim1=-2, dim2=-1).mean(-1) * max(damping, 1e-10)
     ridge = ridge.clamp_min(torch.finfo(gram.dtype).tiny)
@@ -185,9 +187,7 @@ def _recorded(network: nn.Module, name: str, x: Tensor, calls: int, what: str) -
             raise _Stop
 
     module = network.get_submodule(name)
-    handle = (
-        module.register_forward_pre_hook(hook) if what == "input" else module.register_forward_hook(hook)
-    )
+    handle = module.register_forward_pre_hook(hook) if what == "input" else module.register_forward_hook(hook)
     try:
         network(x)
     except _Stop:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -75,7 +76,9 @@ def prunable(coupling: Coupling, protect: Sequence[str] = ()) -> tuple[ChannelLa
         if not any(fnmatchcase(name, pattern) for pattern in protect for name in _producers(layer))
     )
     if not layers:
-        raise BudgetError("nothing to prune: every layer is frozen or protected; run `infprune score` to see the layers")
+        raise BudgetError(
+            "nothing to prune: every layer is frozen or protected; run `infprune score` to see the layers"
+        )
     return layers
 
 
@@ -138,9 +141,7 @@ def _layerwise(
     return _within_cost(coupling, budget, lambda step: plan(step / steps), steps)
 
 
-def _within_cost(
-    coupling: Coupling, budget: Budget, plan: Callable[[int], PruningPlan], steps: int
-) -> PruningPlan:
+def _within_cost(coupling: Coupling, budget: Budget, plan: Callable[[int], PruningPlan], steps: int) -> PruningPlan:
     """The smallest cut that costs no more than the budget, by bisection: cost falls with every step."""
     kind = "macs" if budget.macs is not None else "params"
     limit = budget.macs if budget.macs is not None else budget.params
@@ -153,7 +154,9 @@ def _within_cost(
 
     if spent(steps) > allowed:
         least = spent(steps)
-        raise _infeasible(f"{kind} {allowed:.0f}", plan(steps), f"at least {least} ({least / dense:.3f} of the dense {dense})")
+        raise _infeasible(
+            f"{kind} {allowed:.0f}", plan(steps), f"at least {least} ({least / dense:.3f} of the dense {dense})"
+        )
     low, high = 0, steps
     while low < high:
         middle = (low + high) // 2
@@ -172,7 +175,8 @@ def _global_order(
     prices = [_prices(scores[layer.name][orders[layer.name]], limits.round_to) for layer in layers]
     kept = [layer.size for layer in layers]
     taken = [0] * len(layers)
-    removed, removals = 0, []
+    removed = 0
+    removals: list[_Removal] = []
     while True:
         best, best_price = -1, math.inf
         for i, layer in enumerate(layers):
@@ -195,7 +199,7 @@ def _prices(ascending: Tensor, round_to: int) -> list[tuple[int, float]]:
     size = len(ascending)
     first = size % round_to or round_to
     bounds = [0, *range(first, size + 1, round_to)]
-    return [(b - a, float(ascending[a:b].mean())) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [(b - a, float(ascending[a:b].mean())) for a, b in pairwise(bounds)]
 
 
 def _plan(layers: Sequence[ChannelLayer], orders: Mapping[str, Tensor], gone: Sequence[int]) -> PruningPlan:
@@ -214,4 +218,6 @@ def _producers(layer: ChannelLayer) -> set[str]:
 def _infeasible(asked: str, plan: PruningPlan, reachable: str) -> BudgetError:
     smallest = sorted(plan.kept.items(), key=lambda item: item[1])[:3]
     binding = ", ".join(f"{name} keeps {kept}" for name, kept in smallest)
-    return BudgetError(f"{asked} is out of reach: the floors allow {reachable}; binding layers: {binding}; lower prune.floor")
+    return BudgetError(
+        f"{asked} is out of reach: the floors allow {reachable}; binding layers: {binding}; lower prune.floor"
+    )

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from infprune.data.loaders import Batches, batches
 from infprune.data.dataset import Samples
+from infprune.data.loaders import Batches, batches
 from infprune.errors import ConfigError, InputError
 from infprune.evaluation import evaluate
 from infprune.files import atomic_write
@@ -174,7 +174,8 @@ def _start(module: nn.Module, recipe: Recipe) -> _State:
         )
     average = None
     if recipe.ema is not None:
-        average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        blend = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+        average = AveragedModel(module, multi_avg_fn=blend, use_buffers=True)
     return _State(module, optimizer, average)
 
 

@@ -54,9 +54,12 @@ def fisher(module: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
 
 
 def theorem1(H: Tensor, theta: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Equations 3 and 4 of "Mask and understand" as printed: dtheta, u, and the loss change 1/2 u^T H^-1 u."""
+    """Equations 3 and 4 of "Mask and understand" as printed: dtheta, u, and the loss change 1/2 u^T H^-1 u.
+
+    Where w is 0 its product with the Hadamard inverse is 0, also if H^-1 w is 0 there.
+    """
     inverse = torch.linalg.inv(H)
-    u = w * theta / (inverse @ w)
+    u = torch.where(w > 0, theta / (inverse @ w), torch.zeros_like(theta))
     return -inverse @ u, u, 0.5 * u @ inverse @ u
 
 

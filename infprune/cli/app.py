@@ -13,7 +13,7 @@ from infprune.errors import INTERRUPTED
 
 app = typer.Typer(
     name="infprune",
-    help="Make trained PyTorch networks smaller: channels scored by their influence on the loss, cut, compensated, proved.",
+    help="Make trained PyTorch networks smaller: score channels by influence, cut, compensate, prove.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -36,7 +36,9 @@ def _version(asked: bool) -> None:  # noqa: FBT001 - typer passes the flag
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,  # noqa: FBT002
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,  # noqa: FBT002
 ) -> None:
     del version
 

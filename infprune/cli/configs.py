@@ -51,7 +51,10 @@ def cp(
     name: Annotated[str, typer.Argument(help="Name of a shipped config.")],
     target: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("infprune.yaml"),
 ) -> None:
-    """Copy a shipped configuration; an existing file is kept. Example: [bold]infprune configs cp digits my.yaml[/bold]."""
+    """Copy a shipped configuration; an existing file is kept.
+
+    Example: [bold]infprune configs cp digits my.yaml[/bold]
+    """
 
     def work(_: RichProgress) -> str:
         from infprune.files import atomic_write  # noqa: PLC0415

@@ -9,7 +9,6 @@ from infprune.cli.options import (
     ConfigOption,
     DeviceOption,
     JsonOption,
-    Overrides,
     QuietOption,
     ThreadsOption,
     overridden,

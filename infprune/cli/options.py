@@ -29,4 +29,10 @@ def overridden(overrides: list[str] | None, **options: object) -> list[str]:
 def _yaml(value: object) -> str:
     import yaml  # noqa: PLC0415 - not needed for --help
 
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip().removesuffix("\n...").removesuffix("...").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10**6)
+        .strip()
+        .removesuffix("\n...")
+        .removesuffix("...")
+        .strip()
+    )

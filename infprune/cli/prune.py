@@ -27,7 +27,9 @@ def prune(
     rate: Annotated[float | None, typer.Option(help="Share of the prunable channels to remove, in [0, 1).")] = None,
     macs: Annotated[float | None, typer.Option(help="MACs to keep: a share up to 1, or a number.")] = None,
     params: Annotated[float | None, typer.Option(help="Parameters to keep: a share up to 1, or a number.")] = None,
-    scope: Annotated[str | None, typer.Option(help="global (one ranking) or layer (the same share everywhere).")] = None,
+    scope: Annotated[
+        str | None, typer.Option(help="global (one ranking) or layer (the same share everywhere).")
+    ] = None,
     criterion: Annotated[str | None, typer.Option(help="influence, theorem1, gate, inf-cp, taylor, ...")] = None,
     scores: Annotated[str | None, typer.Option(help="A scores file to reuse.")] = None,
     compensate: Annotated[str | None, typer.Option(help="none, ls or ls+bn.")] = None,

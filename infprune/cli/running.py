@@ -8,7 +8,15 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from infprune.errors import INTERRUPTED, InfpruneError
 
@@ -82,6 +90,6 @@ def execute(
 def _fail(command: str, message: str, code: int, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"schema_version": 1, "command": command, "error": message, "exit_code": code}))
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] ", end="")
+    Console(stderr=True, soft_wrap=True, highlight=False).print("[red]error:[/red] ", end="")
     sys.stderr.write(message + "\n")
     raise typer.Exit(code)

@@ -47,7 +47,9 @@ class ModelConfig(Section):
     one_of: ClassVar[tuple[str, ...]] = ("name", "factory")
 
     name: str | None = Field(
-        default="digits_resnet", min_length=1, description="A built-in network (README lists them), or `torchvision:NAME`."
+        default="digits_resnet",
+        min_length=1,
+        description="A built-in network (README lists them), or `torchvision:NAME`.",
     )
     factory: str | None = Field(
         default=None,
@@ -68,9 +70,7 @@ class DataConfig(Section):
 
     one_of: ClassVar[tuple[str, ...]] = ("name", "factory")
 
-    name: str | None = Field(
-        default="digits", min_length=1, description="A built-in dataset (README lists them)."
-    )
+    name: str | None = Field(default="digits", min_length=1, description="A built-in dataset (README lists them).")
     factory: str | None = Field(
         default=None,
         pattern=_FACTORY,

@@ -12,7 +12,9 @@ RULES: dict[str, Rule] = {
         [f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)], pool
     ),
     "mean": reduce_positions,
-    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "detach", "alias"), identity),
+    **dict.fromkeys(
+        ("dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "detach", "alias"), identity
+    ),
     **dict.fromkeys(("hardswish", "to", "_to_copy", "lift_fresh_copy", "_assert_tensor_metadata"), identity),
     **dict.fromkeys(("view", "reshape", "unflatten", "_unsafe_view"), regrouped),
     **dict.fromkeys(("flatten", "permute", "transpose", "t", "movedim", "squeeze", "unsqueeze", "getitem"), verbatim),

@@ -44,7 +44,9 @@ def _freeze_functional(state: Propagation, module: nn.Module) -> None:
         if not isinstance(owner, nn.Linear | nn.modules.conv._ConvNd):  # noqa: SLF001 - base of all convolutions
             for dim in (0, 1):
                 if (call.weight, dim) in state.dims:
-                    state.labels.freeze(state.dims[call.weight, dim], f"{call.weight} is used outside a module of its own")
+                    state.labels.freeze(
+                        state.dims[call.weight, dim], f"{call.weight} is used outside a module of its own"
+                    )
 
 
 def _tensor_specs(module: nn.Module) -> dict[str, TensorSpec]:

@@ -79,7 +79,7 @@ class Propagation:
         return _fixed(node.meta.get("val"))
 
     def _elementwise(self, node: Node) -> Tensor:
-        """Labels of a parameter or buffer that is used as a value: per entry of its one long dimension, else per element."""
+        """Labels of a tensor that is used as a value: per entry of its one long dimension, else per element."""
         name, shape = self.graph.tensors[node], node.meta["val"].shape
         long = [d for d, size in enumerate(shape) if size > 1]
         if not long:

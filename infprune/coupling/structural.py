@@ -28,7 +28,8 @@ def regrouped(state: Propagation, node: Node) -> Tensor:
 
     The module's code divides the width by a fixed number of groups, so what is cut must be cut in all of them.
     """
-    labels, shape = state.value(node.args[0]), node.meta["val"].shape
+    labels: Tensor = state.value(node.args[0])
+    shape = node.meta["val"].shape
     for dim, factors in _splits(labels.shape, shape):
         if varies(labels, dim):
             grid = state.channels(labels, dim, node).reshape(*factors).flatten(0, -2)
@@ -83,7 +84,7 @@ def cut_at_constants(state: Propagation, node: Node) -> Any:
 
 def pad(state: Propagation, node: Node) -> Tensor:
     """Constant padding: new positions of an old channel (spatial), or new channels that no cut can remove."""
-    labels = state.value(node.args[0])
+    labels: Tensor = state.value(node.args[0])
     widths = node.args[1]
     assert isinstance(widths, list | tuple)
     for pair in range(len(widths) // 2):

@@ -1,6 +1,7 @@
 """Gradients with respect to channel gates: multiply a channel by g = 1 where its consumers read it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class GateObserver(Observer):
         self._batch: dict[str, Tensor] = {}
         self._rows: dict[str, list[Tensor]] = {name: [] for name in self._sizes}
 
-    def input_gradient(self, name: str, module: nn.Module, x: Tensor, gradient: Tensor) -> None:
+    def input_gradient(self, name: str, module: Any, x: Tensor, gradient: Tensor) -> None:
         """Add this consumer's part of z."""
         if name not in self._readers:
             return
@@ -33,7 +34,7 @@ class GateObserver(Observer):
         linear = isinstance(module, nn.Linear)
         product = product.flatten(1, -2).sum(1) if linear and product.dim() > 2 else product
         product = product if linear else product.flatten(2).sum(2)
-        product = product.reshape(len(x), -1, module.weight.shape[1]).sum(1)  # type: ignore[union-attr, index, arg-type]
+        product = product.reshape(len(x), -1, module.weight.shape[1]).sum(1)
         for layer, index in self._readers[name]:
             z = product[:, index.to(product.device)].sum(-1)
             self._batch[layer] = self._batch[layer] + z if layer in self._batch else z

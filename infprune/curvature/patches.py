@@ -51,9 +51,9 @@ def _conv(module: Any, x: Tensor) -> Tensor:
     return x.reshape(groups, x.shape[0] // groups * module.weight.shape[2:].numel(), -1)
 
 
-def chunks(module: nn.Module, x: Tensor, limit_bytes: int = 1 << 28) -> list[slice]:
+def chunks(module: Any, x: Tensor, limit_bytes: int = 1 << 28) -> list[slice]:
     """Split the samples of `x` so that the columns of one part stay below `limit_bytes`."""
-    kernel = 1 if isinstance(module, nn.Linear) else module.weight.shape[2:].numel()  # type: ignore[union-attr, operator]
+    kernel = 1 if isinstance(module, nn.Linear) else module.weight.shape[2:].numel()
     per_sample = max(1, x[0].numel() * int(kernel) * x.itemsize)
     step = max(1, limit_bytes // per_sample)
     return [slice(i, i + step) for i in range(0, len(x), step)]

@@ -28,7 +28,9 @@ class MaskGradientObserver(Observer):
     def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
         """Add one value per channel."""
         self._batches += 1
-        products = {name: (self._weights[name].detach() * g).flatten(1).sum(1) for name, g in gradients.items() if g.dim() > 1}
+        products = {
+            name: (self._weights[name].detach() * g).flatten(1).sum(1) for name, g in gradients.items() if g.dim() > 1
+        }
         for layer in self._layers:
             value = sum(products[s.tensor][s.index].sum(-1) for s in filters(layer) if s.tensor in products) / samples
             assert isinstance(value, Tensor)

@@ -113,7 +113,7 @@ class Sweep:
             for observer in self._observers:
                 observer.forward(name, module, x.detach())
             if any(type(o).input_gradient is not Observer.input_gradient for o in self._observers):
-                x.register_hook(lambda g: self._tell_input(name, module, x.detach(), g))
+                x.register_hook(lambda g: self._tell_input(name, module, x.detach(), g))  # type: ignore[no-untyped-call]
             return (x, *args[1:])
 
         return hook
@@ -121,7 +121,7 @@ class Sweep:
     def _after(self, name: str) -> Any:
         def hook(module: nn.Module, _: Any, y: Tensor) -> None:
             if any(type(o).output_gradient is not Observer.output_gradient for o in self._observers):
-                y.register_hook(lambda g: self._tell_output(name, module, g))
+                y.register_hook(lambda g: self._tell_output(name, module, g))  # type: ignore[no-untyped-call]
 
         return hook
 

@@ -22,27 +22,26 @@ def inverse(matrix: Tensor) -> Tensor:
     return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
 
 
-def block_scores(weight: Tensor, inputs_inverse: Tensor, gradients: Tensor, columns: Tensor) -> Tensor:
+def block_costs(inverses: Tensor, energy: Tensor, columns: Tensor) -> Tensor:
     r"""Loss change when a channel's columns are pinned at zero and all other entries of the weight adapt.
 
     .. math:: s_c = \tfrac12 \operatorname{tr}(G W_C ([A^{-1}]_{CC})^{-1} W_C^T)
+                  = \tfrac12 \operatorname{tr}(([A^{-1}]_{CC})^{-1} [W^T G W]_{CC})
 
     The exact block form of Theorem 1 (MU eq. 3 and 4 with the block in place of its row sums) for H = G (x) A.
 
     Args:
-        weight: W, `(O, D')`, the columns of the bias left out or not.
-        inputs_inverse: (A + damping I)^-1, `(D, D)`, `D >= D'`.
-        gradients: G, `(O, O)`.
+        inverses: (A + damping I)^-1, `(D, D)`.
+        energy: W^T G W, `(D, D)`; rows and columns of the bias are zero.
         columns: the columns of each channel, `(C, m)`.
 
     Returns:
         `(C,)`, in units of the loss (nats for cross-entropy); never negative.
     """
-    own = inputs_inverse[columns[:, :, None], columns[:, None, :]]
-    read = weight[:, columns]  # (O, C, m)
-    reduced = torch.einsum("ocm,cmn->ocn", read, torch.linalg.inv(own))
-    weighted = torch.einsum("po,ocm->pcm", gradients, read)
-    return 0.5 * (weighted * reduced).sum((0, 2))
+    own = inverses[columns[:, :, None], columns[:, None, :]]
+    carried = energy[columns[:, :, None], columns[:, None, :]]
+    costs: Tensor = 0.5 * (torch.linalg.inv(own) * carried.mT).sum((1, 2))
+    return costs
 
 
 def printed_scores(weight: Tensor, inputs_inverse: Tensor, gradients_inverse: Tensor, columns: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ def run(path: Path | None, settings: Config, progress: Progress) -> EvaluateResu
         loaded = open_artifact(path, session)
         module = loaded.module
         stages = loaded.manifest.metrics.get("accuracy", {})
-        recorded = next((stages[s] for s in ("finetuned", "compensated", "cut", "dense") if stages.get(s) is not None), None)
+        recorded = next(
+            (stages[s] for s in ("finetuned", "compensated", "cut", "dense") if stages.get(s) is not None), None
+        )
     test = session.batches(session.splits.test)
     with progress.bar("evaluate", len(test)) as bar:
         found = evaluate(module, told(test, bar))

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from infprune import config, cost, selection
-from infprune.coupling.groups import Coupling
+from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.data.loaders import Batches
 from infprune.errors import BudgetError, ConfigError
 from infprune.evaluation import evaluate
@@ -67,7 +67,7 @@ class _Bench:
     session: Session
     dense: nn.Module
     coupling: Coupling
-    layers: tuple[selection.ChannelLayer, ...]
+    layers: tuple[ChannelLayer, ...]
     test: Batches
 
 
@@ -151,7 +151,9 @@ def _measure_seed(
         scores = scored(bench.session, bench.dense, bench.layers, wanted, progress, seed)
     for criterion, rate in missing:
         with watch.stage("measure"):
-            store.put(_key(seed, criterion, rate), _measure(bench, scores[criterion], rate, seed, progress, finetune=finetune))
+            store.put(
+                _key(seed, criterion, rate), _measure(bench, scores[criterion], rate, seed, progress, finetune=finetune)
+            )
         tell(f"{criterion} {rate:g} seed {seed}")
 
 

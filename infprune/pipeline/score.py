@@ -58,7 +58,9 @@ def run(settings: Config, progress: Progress) -> ScoreResult:
     )
 
 
-def measured(session: Session, module: nn.Module, layers: tuple[ChannelLayer, ...], progress: Progress) -> ChannelScores:
+def measured(
+    session: Session, module: nn.Module, layers: tuple[ChannelLayer, ...], progress: Progress
+) -> ChannelScores:
     """Scores from the configured scores file, else from one calibration pass."""
     settings = session.config
     if settings.score.file is not None:

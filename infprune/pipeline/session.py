@@ -127,7 +127,8 @@ def check_logits(module: nn.Module, session: Session) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ArchitectureError(
-            f"{session.model_name} does not accept inputs of shape {tuple(example.shape[1:])} ({session.data_name}): {reason}"
+            f"{session.model_name} does not accept inputs of shape {tuple(example.shape[1:])} "
+            f"({session.data_name}): {reason}"
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < session.splits.classes:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -19,7 +19,9 @@ def show_score(result: ScoreResult, console: Console) -> None:
     """The layers, and where the scores went."""
     console.print(_layers(result.layers, f"{result.model}: {result.criterion}, unit: {result.unit}"))
     console.print(f"The configured budget removes {result.rate_achieved:.1%} of the prunable channels.")
-    console.print(f"Scores: [bold]{result.scores}[/bold]  (reuse: infprune prune --scores {result.scores})", soft_wrap=True)
+    console.print(
+        f"Scores: [bold]{result.scores}[/bold]  (reuse: infprune prune --scores {result.scores})", soft_wrap=True
+    )
 
 
 def show_prune(result: PruneResult, console: Console) -> None:
@@ -75,7 +77,9 @@ def show_report(result: ReportResult, console: Console) -> None:
     rates = sorted({row.rate for row in result.rows})
     last = stages(result)[-1]
     for stage in stages(result):
-        table = Table(title=f"{result.model} on {result.data}: test accuracy (%), {stage}; dense {100 * result.dense:.2f}")
+        table = Table(
+            title=f"{result.model} on {result.data}: test accuracy (%), {stage}; dense {100 * result.dense:.2f}"
+        )
         table.add_column("criterion")
         for rate in rates:
             table.add_column(f"{100 * rate:g} %", justify="right")

@@ -44,7 +44,9 @@ def accuracy_png(result: ReportResult) -> bytes:
         axes[1].invert_xaxis()
     grid[0][0].legend(fontsize=8)
     seeds = result.rows[0].seeds
-    figure.suptitle(f"{result.model} on {result.data}: mean of {seeds} seed{'s' * (seeds > 1)}, bars: standard deviation")
+    figure.suptitle(
+        f"{result.model} on {result.data}: mean of {seeds} seed{'s' * (seeds > 1)}, bars: standard deviation"
+    )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     plt.close(figure)

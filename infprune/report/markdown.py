@@ -32,7 +32,7 @@ def report_markdown(result: ReportResult) -> str:
     lines = [
         f"# {result.model} on {result.data}",
         "",
-        f"Test accuracy in %, mean of {seeds} seeds (standard deviation). Dense: {100 * result.dense:.2f}. "
+        f"Test accuracy in %, mean of {seeds} seeds (standard deviation). Dense: {100 * result.dense:.2f}.",
         f"Scope: {result.scope}. Compensation: {result.compensate}. Calibration: {result.calibration} samples.",
     ]
     for stage in stages(result):

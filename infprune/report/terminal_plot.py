@@ -1,6 +1,7 @@
 """Lines in a terminal, drawn with braille dots."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from rich.text import Text
 
@@ -42,6 +43,6 @@ def _dense(line: Sequence[tuple[float, float]], steps: int) -> list[tuple[float,
     if len(line) < 2:
         return list(line)
     found = []
-    for (x0, y0), (x1, y1) in zip(line, line[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(line):
         found += [(x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1)]
     return found

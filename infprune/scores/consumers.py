@@ -8,14 +8,10 @@ from torch import Tensor, nn
 from infprune.coupling.groups import ChannelLayer, Role
 
 
-def sum_over_consumers(
-    layers: Sequence[ChannelLayer], one: Callable[[ChannelLayer, str, Tensor], Tensor]
-) -> dict[str, Tensor]:
-    """Add `one(layer, consumer module name, positions read (C, k))` over the consumers of each layer."""
+def sum_over_consumers(layers: Sequence[ChannelLayer], one: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
+    """Add `one(consumer module name, positions read (C, k))` over the consumers of each layer."""
     return {
-        layer.name: torch.stack(
-            [one(layer, s.tensor.rpartition(".")[0], s.index) for s in layer.having(Role.CONSUMER)]
-        ).sum(0)
+        layer.name: torch.stack([one(s.tensor.rpartition(".")[0], s.index) for s in layer.having(Role.CONSUMER)]).sum(0)
         for layer in layers
     }
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from infprune.curvature.kronecker import wide
 from infprune.errors import ConfigError
-from infprune.influence.elimination import eliminate
+from infprune.influence.gate_elimination import eliminate_gates
 from infprune.influence.kronecker import damped
 from infprune.scores.contract import Criterion, Need, ScoringInputs
 
@@ -13,7 +13,7 @@ WIDEST = 12_288  # channels: the Fisher of the gates is dense, 1.2 GiB in float6
 
 
 def _score(inputs: ScoringInputs) -> dict[str, Tensor]:
-    """Fisher of the gates F = Z^T Z / N over all layers, eliminated backwards (see `influence.elimination`)."""
+    """Fisher of the gates F = Z^T Z / N over all layers, eliminated backwards (see `influence.gate_elimination`)."""
     names = [layer.name for layer in inputs.layers]
     sizes = [layer.size for layer in inputs.layers]
     if sum(sizes) > WIDEST:
@@ -23,7 +23,7 @@ def _score(inputs: ScoringInputs) -> dict[str, Tensor]:
     z = torch.cat([inputs.statistics.gates_model[name] for name in names], dim=1)
     z = z.to(wide(z.device))
     fisher = damped(z.T @ z / len(z), inputs.damping)
-    return dict(zip(names, eliminate(fisher).split(sizes), strict=True))
+    return dict(zip(names, torch.split(eliminate_gates(fisher), sizes), strict=True))
 
 
 GATE = Criterion(_score, frozenset({Need.GATES_MODEL}))

@@ -1,31 +1,38 @@
-"""Exact block form of Theorem 1 in Kronecker-factored weight space, on the consumers' side."""
+"""Exact block form of Theorem 1 in Kronecker-factored weight space, on the consumers' side, jointly within a layer."""
 
-import torch
+from collections.abc import Iterator
+
 from torch import Tensor
+from torch.nn import functional as F
 
-from infprune.coupling.groups import ChannelLayer
-from infprune.influence.kronecker import block_scores, damped, inverse
-from infprune.scores.consumers import columns_read, sum_over_consumers
+from infprune.coupling.groups import ChannelLayer, Role
+from infprune.influence.column_elimination import Reader, eliminate_columns
+from infprune.influence.kronecker import damped, inverse
+from infprune.scores.consumers import columns_read
 from infprune.scores.contract import Criterion, Need, ScoringInputs
 
 
 def _score(inputs: ScoringInputs) -> dict[str, Tensor]:
-    r"""s_c = 1/2 tr(G W_C ([A^-1]_CC)^-1 W_C^T), summed over everything that reads channel c.
+    r"""Price of each channel in a greedy joint elimination of its layer (see `influence.column_elimination`).
 
-    Each consumer's other columns, its bias column included, adapt (MU Theorem 1 with the exact block [H^-1]_SS).
-    Consumers only: a dead producer already silences its consumers, so rows plus columns would count twice.
+    The first price is s_c = 1/2 tr(G W_C ([A^-1]_CC)^-1 W_C^T), summed over everything that reads channel c; later
+    ones count that the cheaper channels have gone and that the weights have adapted. Consumers only: a dead producer
+    already silences its consumers, so rows plus columns would count twice.
     """
-    cache: dict[str, tuple[Tensor, Tensor]] = {}
+    cache: dict[str, Tensor] = {}
+    return {layer.name: eliminate_columns(list(_readers(inputs, layer, cache))) for layer in inputs.layers}
 
-    def one(layer: ChannelLayer, module: str, index: Tensor) -> Tensor:
-        factors = inputs.statistics.kronecker[module]
-        if module not in cache:
-            cache[module] = (inverse(damped(factors.inputs, inputs.damping)), factors.gradients)
-        inverses, gradients = cache[module]
-        weight, columns = columns_read(inputs.module.get_submodule(module), index, inverses)
-        return torch.stack([block_scores(*group, columns) for group in zip(weight, inverses, gradients, strict=True)]).sum(0)
 
-    return sum_over_consumers(inputs.layers, one)
+def _readers(inputs: ScoringInputs, layer: ChannelLayer, cache: dict[str, Tensor]) -> Iterator[Reader]:
+    for s in layer.having(Role.CONSUMER):
+        name = s.tensor.rpartition(".")[0]
+        factors = inputs.statistics.kronecker[name]
+        if name not in cache:
+            cache[name] = inverse(damped(factors.inputs, inputs.damping))
+        weights, columns = columns_read(inputs.module.get_submodule(name), s.index, cache[name])
+        for a, g, w in zip(cache[name], factors.gradients, weights, strict=True):
+            padded = F.pad(w, (0, len(a) - w.shape[1]))  # the bias column carries no channel
+            yield Reader(a.clone(), padded.T @ g @ padded, columns)
 
 
 INFLUENCE = Criterion(_score, frozenset({Need.KRONECKER}))

@@ -23,7 +23,13 @@ def needs_of(criteria: Iterable[str]) -> frozenset[Need]:
 
 
 def collect(
-    module: nn.Module, layers: Sequence[ChannelLayer], batches: Batches, needs: frozenset[Need], *, seed: int, draws: int
+    module: nn.Module,
+    layers: Sequence[ChannelLayer],
+    batches: Batches,
+    needs: frozenset[Need],
+    *,
+    seed: int,
+    draws: int,
 ) -> Statistics:
     """Run one pass over `batches` and collect what `needs` names; nothing is run if nothing is needed.
 

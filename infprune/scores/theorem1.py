@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from infprune.coupling.groups import ChannelLayer
 from infprune.influence.kronecker import damped, inverse, printed_scores
 from infprune.scores.consumers import columns_read, sum_over_consumers
 from infprune.scores.contract import Criterion, Need, ScoringInputs
@@ -17,14 +16,16 @@ def _score(inputs: ScoringInputs) -> dict[str, Tensor]:
     """
     cache: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def one(layer: ChannelLayer, module: str, index: Tensor) -> Tensor:
+    def one(module: str, index: Tensor) -> Tensor:
         factors = inputs.statistics.kronecker[module]
         if module not in cache:
             pair = (factors.inputs, factors.gradients)
             cache[module] = tuple(inverse(damped(m, inputs.damping)) for m in pair)  # type: ignore[assignment]
         inverses, gradients = cache[module]
         weight, columns = columns_read(inputs.module.get_submodule(module), index, inverses)
-        return torch.stack([printed_scores(*group, columns) for group in zip(weight, inverses, gradients, strict=True)]).sum(0)
+        return torch.stack(
+            [printed_scores(*group, columns) for group in zip(weight, inverses, gradients, strict=True)]
+        ).sum(0)
 
     return sum_over_consumers(inputs.layers, one)
 

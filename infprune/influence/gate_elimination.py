@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def eliminate(fisher: Tensor) -> Tensor:
+def eliminate_gates(fisher: Tensor) -> Tensor:
     r"""Remove gates one by one, each time the one whose removal costs least, the others adapting.
 
     The quadratic is 1/2 (g - 1)^T F (g - 1). With gates R already at zero, removing p costs

@@ -1,0 +1,29 @@
+# One-word recipes; pre-commit and CI call the same ones. `make PYTHON=...` picks another interpreter.
+PYTHON ?= python
+
+.PHONY: install lint format types layers test slow check
+
+install:
+	$(PYTHON) -m pip install -e ".[dev]"
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+format:
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+types:
+	$(PYTHON) -m mypy
+
+layers:
+	$(PYTHON) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+test:
+	$(PYTHON) -m pytest
+
+slow:
+	$(PYTHON) -m pytest -m slow
+
+check: lint types layers test
