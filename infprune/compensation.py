@@ -1,5 +1,7 @@
 """Correct the weights that stay: least squares on every consumer, then batch-norm statistics."""
 
+import functools
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,22 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from infprune.coupling.groups import Computation, Coupling
-from infprune.curvature.kronecker import wide
 from infprune.curvature.patches import chunks, columns, outputs
 from infprune.modes import evaluating
 from infprune.progress import Progress, Silent
+from infprune.regression import Moments, chosen_damping, fit, moments
 from infprune.surgery import Kept
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+FOLDS = 3
+UNKNOWN = 1e-3  # the damping when there is a single batch, so nothing to hold out
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One refitted weight. `residual`: share of the target's energy that stays unexplained, before and after."""
+    """One refitted weight: the share of the target's energy that stays unexplained, before and after, and the ridge."""
 
     module: str
     before: float
     after: float
+    damping: float
 
 
 def least_squares(
@@ -34,7 +39,7 @@ def least_squares(
     kept: Kept,
     batches: Batches,
     *,
-    damping: float = 1e-4,
+    damping: float | None = None,
     progress: Progress = Silent(),  # noqa: B008 - stateless
 ) -> tuple[Fit, ...]:
     r"""Refit, in place and in graph order, every weight of `small` whose input has changed.
@@ -53,7 +58,8 @@ def least_squares(
         coupling: of the dense network; its computations give the order.
         kept: the positions that stayed.
         batches: calibration samples.
-        damping: relative ridge towards the weight as it was cut.
+        damping: relative ridge towards the weight as it was cut; None chooses it per weight on held-out samples (every
+            third batch in turn).
         progress: told once per weight.
     """
     todo = _affected(coupling, kept)
@@ -98,15 +104,6 @@ def _affected(coupling: Coupling, kept: Kept) -> list[Computation]:
     return list(found.values())
 
 
-@dataclass
-class _Moments:
-    """Sums over samples and positions: A = X X^T, B = Y X^T, |Y|^2, and the number of columns."""
-
-    inputs: Tensor | float = 0.0
-    cross: Tensor | float = 0.0
-    energy: float = 0.0
-
-
 def _refit(
     dense: nn.Module,
     small: nn.Module,
@@ -115,62 +112,54 @@ def _refit(
     kept: Kept,
     batches: Batches,
     norm: nn.Module | None,
-    damping: float,
+    damping: float | None,
 ) -> Fit:
     module: Any = small.get_submodule(call.module)
     rows = kept.get(call.weight, {}).get(0)
-    intercept = module.bias is not None or norm is not None
-    moments = _Moments()
-    for x, _ in batches:
+    ones = module.bias is not None or norm is not None
+    folds: dict[int, Moments] = {}
+    for i, (x, _) in enumerate(batches):
         truths = _recorded(dense, call.module, x, calls, "output")
         inputs = _recorded(small, call.module, x, calls, "input")
         for y, x_small in zip(truths, inputs, strict=True):
-            _accumulate(moments, module, x_small, y, rows, ones=intercept)
-    return _solve(module, call.module, moments, norm, damping, ones=intercept)
+            for part in _moments(module, x_small, y, rows, ones=ones):
+                folds[i % FOLDS] = folds[i % FOLDS] + part if i % FOLDS in folds else part
+    total = functools.reduce(operator.add, folds.values())
+    old = _weights(module, total, ones=ones)
+    if damping is None:
+        damping = chosen_damping(list(folds.values()), old) if len(folds) > 1 else UNKNOWN
+    new = fit(total, old, damping)
+    _store(module, new, norm, ones=ones)
+    return Fit(call.module, total.residual(old), total.residual(new), damping)
 
 
-def _accumulate(moments: _Moments, module: Any, x: Tensor, y: Tensor, rows: Tensor | None, *, ones: bool) -> None:
+def _moments(module: Any, x: Tensor, y: Tensor, rows: Tensor | None, *, ones: bool) -> Iterator[Moments]:
+    """Second moments of a layer's inputs in the small network and its kept outputs in the dense one, in chunks."""
+    if rows is not None:
+        y = y.index_select(y.dim() - 1 if isinstance(module, nn.Linear) else 1, rows.to(y.device))
     for part in chunks(module, x):
-        a = columns(module, x[part], ones=ones)
-        if rows is not None:
-            dim = y.dim() - 1 if isinstance(module, nn.Linear) else 1
-            b = outputs(module, y[part].index_select(dim, rows.to(y.device)))
-        else:
-            b = outputs(module, y[part])
-        double = wide(a.device)
-        moments.inputs = moments.inputs + (a @ a.mT).to(double)
-        moments.cross = moments.cross + (b @ a.mT).to(double)
-        moments.energy += float(b.square().sum(dtype=double))
+        yield moments(columns(module, x[part], ones=ones), outputs(module, y[part]))
 
 
-def _solve(module: Any, name: str, moments: _Moments, norm: Any, damping: float, *, ones: bool) -> Fit:
-    gram, cross = moments.inputs, moments.cross
-    assert isinstance(gram, Tensor)
-    assert isinstance(cross, Tensor)
-    old = module.weight.to(gram.dtype).reshape(cross.shape[0], cross.shape[1], -1)
+def _weights(module: Any, like: Moments, *, ones: bool) -> Tensor:
+    """The weight as `(G, O/G, D)`, with the bias as its last column if the inputs have a row of ones."""
+    groups, rows, _ = like.cross.shape
+    weight: Tensor = module.weight.to(like.gram.dtype).reshape(groups, rows, -1)
+    if not ones:
+        return weight
+    bias = torch.zeros_like(weight[..., 0]) if module.bias is None else module.bias.reshape(groups, rows)
+    return torch.cat([weight, bias.to(weight)[..., None]], dim=-1)
+
+
+def _store(module: Any, new: Tensor, norm: Any, *, ones: bool) -> None:
     if ones:
-        bias = (
-            torch.zeros_like(old[:, :, 0]) if module.bias is None else module.bias.to(gram.dtype).reshape(old.shape[:2])
-        )
-        old = torch.cat([old, bias[..., None]], dim=-1)
-    ridge = gram.diagonal(dim1=-2, dim2=-1).mean(-1) * max(damping, 1e-10)
-    ridge = ridge.clamp_min(torch.finfo(gram.dtype).tiny)
-    damped = gram + ridge[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    new = old + torch.linalg.solve(damped, (cross - old @ gram).mT).mT
-    if ones:
+        intercept = new[..., -1].reshape(-1)
         if module.bias is not None:
-            module.bias.copy_(new[..., -1].reshape(-1))
+            module.bias.copy_(intercept)
         else:
-            norm.running_mean.sub_(new[..., -1].reshape(-1).to(norm.running_mean))
-        module.weight.copy_(new[..., :-1].reshape(module.weight.shape))
-    else:
-        module.weight.copy_(new.reshape(module.weight.shape))
-
-    def residual(w: Tensor) -> float:
-        error = moments.energy - 2 * float((w * cross).sum()) + float((w * (w @ gram)).sum())
-        return max(error, 0.0) / max(moments.energy, torch.finfo(gram.dtype).tiny)
-
-    return Fit(name, residual(old), residual(new))
+            norm.running_mean.sub_(intercept.to(norm.running_mean))
+        new = new[..., :-1]
+    module.weight.copy_(new.reshape(module.weight.shape))
 
 
 class _Stop(Exception):  # noqa: N818 - not an error: ends a forward pass that has given what was wanted

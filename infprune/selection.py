@@ -137,8 +137,9 @@ def _layerwise(
 
     if budget.rate is not None:
         return plan(budget.rate)
-    steps = 4 * max(layer.size for layer in layers)
-    return _within_cost(coupling, budget, lambda step: plan(step / steps), steps)
+    # The rates at which some layer loses one more channel: between two of them the plan does not change.
+    rates = sorted({k / layer.size for layer in layers for k in range(layer.size + 1)})
+    return _within_cost(coupling, budget, lambda step: plan(rates[step]), len(rates) - 1)
 
 
 def _within_cost(coupling: Coupling, budget: Budget, plan: Callable[[int], PruningPlan], steps: int) -> PruningPlan:

@@ -4,7 +4,7 @@ Losses are means over samples unless said otherwise; a parameter vector is `torc
 order of `named_parameters`; `S` is a list of indices.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 
@@ -82,16 +82,25 @@ def retrained(H: Tensor, theta: Tensor, S: Sequence[int]) -> tuple[Tensor, Tenso
     return d, 0.5 * d @ H @ d
 
 
-def eliminated(H: Tensor) -> tuple[Tensor, list[int]]:
-    """Backward elimination of theta = 1, every candidate set solved anew: cumulative loss change per entry, and the order."""
-    theta = torch.ones(len(H), dtype=H.dtype)
-    scores, gone = torch.zeros_like(theta), []
-    for _ in range(len(H)):
-        totals = {p: float(retrained(H, theta, [*gone, p])[1]) for p in range(len(H)) if p not in gone}
-        p = min(totals, key=totals.__getitem__)
+def eliminated(total: Callable[[list[int]], float], count: int) -> tuple[Tensor, list[int]]:
+    """Greedy backward elimination of `count` things, every candidate set solved anew by `total`.
+
+    Returns the total once each is gone, by thing, and the order of removal.
+    """
+    totals, gone = torch.zeros(count, dtype=torch.float64), []
+    for _ in range(count):
+        candidates = {p: total([*gone, p]) for p in range(count) if p not in gone}
+        p = min(candidates, key=candidates.__getitem__)
         gone.append(p)
-        scores[p] = totals[p]
-    return scores, gone
+        totals[p] = candidates[p]
+    return totals, gone
+
+
+def prices(total: Callable[[list[int]], float], count: int) -> Tensor:
+    """What each removal of the greedy order adds to the total, as a running maximum along the order."""
+    totals, order = eliminated(total, count)
+    added = totals[order].diff(prepend=totals.new_zeros(1)).cummax(0).values
+    return torch.zeros_like(totals).index_put((torch.tensor(order),), added)
 
 
 # --- columns and least squares -----------------------------------------------------------------------------------------

@@ -105,7 +105,9 @@ def test_the_worst_input_counts():
     with torch.no_grad():
         small[0].weight *= 1.01
     alone = [prove(module, small, coupling, masks, [x]).max_relative_error for x in (example, 3 * example)]
-    both = [prove(module, small, coupling, masks, list(pair)) for pair in ((example, 3 * example), (3 * example, example))]
+    both = [
+        prove(module, small, coupling, masks, list(pair)) for pair in ((example, 3 * example), (3 * example, example))
+    ]
     assert alone[0] != alone[1]
     assert both[0].max_relative_error == both[1].max_relative_error == max(alone) > TOLERANCE
 

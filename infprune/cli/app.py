@@ -36,9 +36,9 @@ def _version(asked: bool) -> None:  # noqa: FBT001 - typer passes the flag
 
 @app.callback()
 def _root(
-    version: Annotated[
+    version: Annotated[  # noqa: FBT002 - typer's way of a flag
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,  # noqa: FBT002
+    ] = False,
 ) -> None:
     del version
 

@@ -138,7 +138,11 @@ class PruneConfig(Section):
     compensate: Literal["none", "ls", "ls+bn"] = Field(
         default="ls+bn", description="Least squares on the consumers, then batch-norm statistics."
     )
-    ls_damping: float = Field(default=1e-4, ge=0, description="Ridge of the least squares, relative.")
+    ls_damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="Relative ridge of the least squares; `auto`: chosen per layer on held-out calibration samples.",
+        json_schema_extra={"expected": "a number >= 0 or auto"},
+    )
     finetune: bool = Field(default=False, description="Fine-tune after the cut (`--finetune`).")
     min_accuracy: float | None = Field(default=None, ge=0, le=1, description="Exit 5 below this test accuracy.")
     max_drop: float | None = Field(default=None, ge=0, le=1, description="Exit 5 if test accuracy drops by more.")

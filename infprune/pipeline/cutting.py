@@ -69,7 +69,7 @@ def compensate(
     mode: str,
     calibration: Batches,
     validation: Batches,
-    damping: float,
+    damping: float | None,
     progress: Progress,
 ) -> nn.Module:
     """Correct a copy of the cut network: least squares (`ls`), then batch-norm statistics (`ls+bn`).

@@ -12,7 +12,7 @@ from infprune.evaluation import evaluate
 from infprune.files import sha256
 from infprune.pipeline import cutting
 from infprune.pipeline.results import Accuracy, Change, PruneResult, Verified
-from infprune.pipeline.score import budget, limits, measured, rows
+from infprune.pipeline.score import automatic, budget, limits, measured, rows
 from infprune.pipeline.session import Session, manifest, open_coupling, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
@@ -41,7 +41,14 @@ def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneR
     if prune.compensate != "none":
         with watch.stage("compensate"):
             small = cutting.compensate(
-                dense, made, coupling, prune.compensate, session.calibration(), validation, prune.ls_damping, progress
+                dense,
+                made,
+                coupling,
+                prune.compensate,
+                session.calibration(),
+                validation,
+                automatic(prune.ls_damping),
+                progress,
             )
             accuracy = Accuracy(accuracy.dense, accuracy.cut, evaluate(small, test).accuracy)
     if prune.finetune:

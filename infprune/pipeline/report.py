@@ -19,7 +19,7 @@ from infprune.evaluation import evaluate
 from infprune.files import atomic_write
 from infprune.pipeline import cutting
 from infprune.pipeline.results import ReportResult, ReportRow
-from infprune.pipeline.score import limits, scored
+from infprune.pipeline.score import automatic, limits, scored
 from infprune.pipeline.session import Session, open_coupling, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
@@ -179,7 +179,7 @@ def _measure(
             prune.compensate,
             session.calibration(seed),
             validation,
-            prune.ls_damping,
+            automatic(prune.ls_damping),
             progress,
         )
         compensated = evaluate(small, bench.test).accuracy

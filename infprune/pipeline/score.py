@@ -1,6 +1,7 @@
 """`infprune score`: calibration pass -> scores file and a table of layers."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -83,9 +84,13 @@ def scored(
     draws = settings.score.samples_per_input
     with progress.bar("calibration", len(samples)) as bar:
         statistics = collect(module, layers, told(samples, bar), needs_of(criteria), seed=seed, draws=draws)
-    damping = None if settings.score.damping == "auto" else float(settings.score.damping)
-    inputs = ScoringInputs(module, layers, statistics, damping, seed)
+    inputs = ScoringInputs(module, layers, statistics, automatic(settings.score.damping), seed)
     return {name: score(name, inputs) for name in criteria}
+
+
+def automatic(value: float | Literal["auto"]) -> float | None:
+    """A damping; None where the stage is to choose."""
+    return None if value == "auto" else value
 
 
 def budget(settings: Config) -> selection.Budget:

@@ -480,9 +480,7 @@ def test_sum_with_the_input_or_a_constant_is_frozen():
     )
     for net in (image, constant):
         assert frozen(net)["a"].startswith("added to a constant, a padding or an input in add")
-    number = Net(
-        lambda s, x: s.head(pooled(s.a(x)) * 2 + 1 + torch.tensor(0.5)), a=conv(3, 3), head=nn.Linear(3, 2)
-    )
+    number = Net(lambda s, x: s.head(pooled(s.a(x)) * 2 + 1 + torch.tensor(0.5)), a=conv(3, 3), head=nn.Linear(3, 2))
     assert frozen(number) == {"a": None}
 
 
@@ -527,11 +525,18 @@ def test_the_module_is_left_as_it_was():
     module[0].weight.requires_grad_(False)
     before, random = copy.deepcopy(module), torch.get_rng_state()
     couple(module, torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
-    assert [m.training for m in module.modules()] == [m.training for m in before.modules()] == [True] * 2 + [
-        False,
-        *[True] * 3,
-    ]
-    assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), before.state_dict().values(), strict=True))
+    assert (
+        [m.training for m in module.modules()]
+        == [m.training for m in before.modules()]
+        == [True] * 2
+        + [
+            False,
+            *[True] * 3,
+        ]
+    )
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.state_dict().values(), before.state_dict().values(), strict=True)
+    )
     assert [p.requires_grad for p in module.parameters()] == [p.requires_grad for p in before.parameters()]
     assert all(p.grad is None for p in module.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())

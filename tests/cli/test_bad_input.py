@@ -1,0 +1,225 @@
+"""What users get wrong: one clear line, the contract's exit code, existing files intact."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from infprune.models import SHIPPED
+
+from runs import SMALL
+
+FAST = ["--criterion", "magnitude", "--compensate", "none", *SMALL]
+
+
+def one_line(outcome):
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 1, outcome.err
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in outcome.err
+    return lines[0]
+
+
+def shipped_weights():
+    return load_file(SHIPPED["digits_resnet"])
+
+
+CASES = {
+    "rate of 1": (["--rate", "1.0"], 2, "prune.rate: expected a number in [0, 1), got 1.0"),
+    "negative rate": (["--rate", "-0.1"], 2, "prune.rate"),
+    "unknown key": (["prune.rte=0.5"], 2, "did you mean prune.rate?"),
+    "unknown criterion": (["--criterion", "influense"], 2, "score.criterion"),
+    "no equals sign": (["rate"], 2, "expected key=value"),
+    "unknown network": (["model.name=digits_resnt"], 2, "digits_resnet"),
+    "unknown dataset": (["data.name=digit"], 2, "digits"),
+    "missing config": (["-c", "nope.yaml"], 2, "no such file or shipped config"),
+    "missing checkpoint": (["model.checkpoint=nope.safetensors"], 6, "nope.safetensors"),
+    "no weights": (["model.name=vgg11_bn"], 6, "comes without trained weights"),
+    "wrong input": (["model.name=resnet20", "model.checkpoint=random"], 3, "does not accept inputs of shape (1, 8, 8)"),
+    "infeasible macs": (["--macs", "0.000001"], 4, "out of reach"),
+    "all protected": (["prune.protect=['*']"], 4, "nothing to prune"),
+    "no data folder": (["data.name=mnist", "model.name=alexnet5", "model.checkpoint=random"], 6, "INFPRUNE_DATA"),
+    "missing scores": (["--scores", "nope.safetensors"], 6, "nope.safetensors"),
+    "two budgets": (["--rate", "0.5", "--macs", "0.5"], 2, "expected one of rate, macs, params"),
+    "bad device": (["--device", "gpu"], 2, "run.device"),
+    "too narrow head": (["model.args={num_classes: 4}", "model.checkpoint=random"], 3, "expected logits (N, 10)"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_words(infprune, monkeypatch, case):
+    monkeypatch.delenv("INFPRUNE_DATA", raising=False)
+    words, code, text = CASES[case]
+    outcome = infprune("prune", *FAST, *words)
+    assert text in one_line(outcome)
+    assert outcome.code == code
+
+
+def test_errors_are_json_too(infprune):
+    outcome = infprune("prune", "--rate", "2", "--json")
+    assert outcome.code == outcome.json["exit_code"] == 2
+    assert "prune.rate" in outcome.json["error"]
+
+
+def test_all_faults_of_a_file_at_once(infprune, tmp_path):
+    (tmp_path / "bad.yaml").write_text("prune:\n  rte: 1\n  floor: 2\nmodle: {}\n")
+    outcome = infprune("prune", "-c", "bad.yaml")
+    assert outcome.code == 2
+    assert "3 faults" in outcome.err
+    for text in ("prune.rte", "prune.floor", "modle: unknown key; did you mean model?"):
+        assert text in outcome.err
+
+
+def test_yaml_syntax_error_names_the_line(infprune, tmp_path):
+    (tmp_path / "bad.yaml").write_text("prune:\n  rate: [0.5\n")
+    outcome = infprune("prune", "-c", "bad.yaml")
+    assert outcome.code == 2
+    assert "bad.yaml: line 3" in one_line(outcome)
+
+
+def test_truncated_checkpoint(infprune, tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes(SHIPPED["digits_resnet"].read_bytes()[:5000])
+    outcome = infprune("prune", *FAST, "model.checkpoint=cut.safetensors")
+    assert outcome.code == 6
+    assert "cut.safetensors" in one_line(outcome)
+
+
+def test_checkpoint_of_another_architecture_names_keys(infprune, tmp_path):
+    save_file({"features.0.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
+    outcome = infprune("prune", *FAST, "model.checkpoint=other.safetensors")
+    assert outcome.code == 6
+    assert "conv1.weight" in one_line(outcome)
+    assert "features.0.weight" in outcome.err
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_a_pickle_is_refused_and_not_run(infprune, tmp_path):
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"weight": Evil()}))
+    torch.save({"weight": Evil()}, tmp_path / "evil2.pt")
+    for name in ("evil.pt", "evil2.pt"):
+        outcome = infprune("prune", *FAST, f"model.checkpoint={name}")
+        assert outcome.code == 6
+        assert name in one_line(outcome)
+        assert not (tmp_path / "executed").exists()
+
+
+def test_nan_weights(infprune, tmp_path):
+    weights = shipped_weights()
+    weights["linear.weight"][0, 0] = float("nan")
+    save_file(weights, tmp_path / "nan.safetensors")
+    outcome = infprune("prune", *FAST, "model.checkpoint=nan.safetensors")
+    assert outcome.code == 6
+    assert "linear.weight" in one_line(outcome)
+
+
+FACTORY = """
+import torch
+from infprune.data.dataset import ArrayDataset, Source
+def broken(kind):
+    x, y = torch.rand(200, 1, 8, 8), torch.arange(200) % 10
+    if kind == "nan": x[7, 0, 0, 0] = float("nan")
+    if kind == "label": y[5] = 12
+    if kind == "empty": x, y = x[:0], y[:0]
+    return Source(ArrayDataset(x, y), ArrayDataset(torch.rand(50, 1, 8, 8), torch.arange(50) % 10), 10, (1, 8, 8))
+"""
+
+
+@pytest.mark.parametrize(("kind", "text"), [("nan", "7"), ("label", "12"), ("empty", "empty")])
+def test_broken_data(infprune, tmp_path, monkeypatch, kind, text):
+    (tmp_path / f"broken_{kind}.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    outcome = infprune("prune", *FAST, f"data.factory=broken_{kind}:broken", f"data.args={{kind: {kind}}}")
+    assert outcome.code == 6
+    assert text in one_line(outcome)
+
+
+def test_scores_of_other_weights_are_refused(infprune, tmp_path):
+    assert infprune("score", "score.criterion=magnitude", "-o", "s.safetensors", "-q", *SMALL).code == 0
+    weights = shipped_weights()
+    weights["conv1.weight"] *= 2
+    save_file(weights, tmp_path / "other.safetensors")
+    outcome = infprune("prune", *FAST, "--scores", "s.safetensors", "model.checkpoint=other.safetensors")
+    assert outcome.code == 6
+    assert "belong to other weights" in one_line(outcome)
+
+
+def test_a_scores_file_is_no_model(infprune, tmp_path):
+    assert infprune("score", "score.criterion=magnitude", "-o", "s.safetensors", "-q", *SMALL).code == 0
+    outcome = infprune("evaluate", "s.safetensors")
+    assert outcome.code == 6
+    assert "expected a model file, got a scores file" in one_line(outcome)
+
+
+def test_an_output_that_cannot_be_written(infprune, tmp_path):
+    (tmp_path / "file").write_text("x")
+    outcome = infprune("prune", *FAST, "-o", "file/pruned.safetensors")
+    assert outcome.code == 6
+    assert "cannot write" in one_line(outcome)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_full_disk_leaves_the_old_file(infprune, tmp_path, monkeypatch):
+    (tmp_path / "old.safetensors").write_bytes(b"precious")
+    real = os.fsync
+
+    def full(descriptor):
+        if os.fstat(descriptor).st_size > 100_000:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    outcome = infprune("prune", *FAST, "-o", "old.safetensors")
+    assert outcome.code == 6
+    assert "no space left" in one_line(outcome)
+    assert (tmp_path / "old.safetensors").read_bytes() == b"precious"
+    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_exits_130_and_keeps_files(tmp_path, number):
+    old = tmp_path / "m.safetensors"
+    old.write_bytes(b"precious")
+    command = [sys.executable, "-m", "infprune", "train", "train.epochs=500", "-o", str(old)]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "runs/digits_resnet-train/train.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert old.read_bytes() == b"precious"
+    torch.load(checkpoint, weights_only=True)
+
+
+def test_a_factory_inside_a_file_is_not_imported(infprune, tmp_path, monkeypatch):
+    (tmp_path / "mynet.py").write_text(
+        "from infprune.models.digits_resnet import digits_resnet\n"
+        "import pathlib; pathlib.Path('imported').touch()\n"
+        "def net(): return digits_resnet()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    save_file(shipped_weights(), tmp_path / "w.safetensors")
+    words = ["model.factory=mynet:net", "model.checkpoint=w.safetensors"]
+    assert infprune("prune", *FAST, *words, "-o", "p.safetensors", "-q").code == 0
+    (tmp_path / "imported").unlink()
+    sys.modules.pop("mynet")
+    outcome = infprune("evaluate", "p.safetensors")
+    assert outcome.code == 2
+    assert "model.factory=mynet:net" in one_line(outcome)
+    assert not (tmp_path / "imported").exists()
+    outcome = infprune("evaluate", "p.safetensors", "model.factory=mynet:net", "--json")
+    assert outcome.code == 0
+    assert outcome.json["accuracy"] == outcome.json["recorded"]

@@ -1,0 +1,177 @@
+"""Files: identity of save and load, damage, versions, trust."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from infprune.artifacts import (
+    KEY,
+    Manifest,
+    ScoresManifest,
+    digest,
+    load,
+    read_scores,
+    write_model,
+    write_scores,
+)
+from infprune.coupling.couple import couple
+from infprune.errors import ConfigError, InputError
+from infprune.models import MODELS
+from infprune.scores.contract import ChannelScores
+from infprune.surgery import kept_positions, resized
+
+
+def manifest_for(kept, **changes):
+    fields = {
+        "name": "digits_resnet",
+        "factory": None,
+        "args": {},
+        "kept": {n: {d: at.tolist() for d, at in dims.items()} for n, dims in kept.items()},
+        "input_shape": [1, 8, 8],
+        "classes": 10,
+        "base_sha256": None,
+        "scores_sha256": None,
+        "plan": {},
+        "metrics": {},
+        "config": {},
+        "versions": {},
+        "seed": 0,
+    }
+    return Manifest(**(fields | changes))
+
+
+@pytest.fixture
+def cut():
+    dense = MODELS["digits_resnet"]().eval()
+    coupling = couple(dense, torch.randn(2, 1, 8, 8))
+    masks = {layer.name: torch.arange(layer.size) % 3 > 0 for layer in coupling.prunable}
+    kept = kept_positions(coupling, masks)
+    return resized(dense, kept), kept
+
+
+def test_load_of_write_is_identity(cut, tmp_path):
+    small, kept = cut
+    write_model(tmp_path / "m.safetensors", small, manifest_for(kept))
+    loaded = load(tmp_path / "m.safetensors")
+    assert loaded.manifest == manifest_for(kept)
+    for (name, a), (other, b) in zip(small.state_dict().items(), loaded.module.state_dict().items(), strict=True):
+        assert name == other
+        assert torch.equal(a, b), name
+    x = torch.randn(4, 1, 8, 8)
+    assert torch.equal(small(x), loaded.module(x))
+
+
+def test_same_network_same_bytes(cut, tmp_path):
+    small, kept = cut
+    for name in "ab":
+        write_model(tmp_path / name, small, manifest_for(kept))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def rewritten(path, **changes):
+    with safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()[KEY])
+    save_file(load_file(path), path, metadata={KEY: json.dumps(content | changes)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"schema_version": 99}, "expected manifest schema 1, got 99"),
+        ({"kind": "other"}, "expected a model file, got a other file"),
+        ({"classes": "many"}, "damaged at classes"),
+        ({"surprise": 1}, "damaged at surprise"),
+        ({"kept": {"nowhere.weight": {"0": [0]}}}, "does not fit the network it names"),
+        ({"kept": {"conv1.weight": {"0": [999]}}}, "does not fit the network it names"),
+        ({"kept": {"conv1.weight": {"0": []}}}, "does not fit the network it names"),
+        ({"kept": {}}, "another architecture"),
+    ],
+)
+def test_a_manifest_that_lies_is_told(cut, tmp_path, changes, text):
+    path = tmp_path / "m.safetensors"
+    write_model(path, cut[0], manifest_for(cut[1]))
+    rewritten(path, **changes)
+    with pytest.raises(InputError, match=text):
+        load(path)
+
+
+def test_truncated_missing_and_plain_files(cut, tmp_path):
+    path = tmp_path / "m.safetensors"
+    write_model(path, cut[0], manifest_for(cut[1]))
+    content = path.read_bytes()
+    for size in (0, 7, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(InputError, match="not a readable safetensors file"):
+            load(path)
+    with pytest.raises(InputError, match="no such file"):
+        load(tmp_path / "nope")
+    save_file({"a": torch.zeros(1)}, tmp_path / "plain")
+    with pytest.raises(InputError, match="without an infprune manifest"):
+        load(tmp_path / "plain")
+
+
+def test_a_factory_must_be_named_by_the_caller(cut, tmp_path):
+    path = tmp_path / "m.safetensors"
+    write_model(path, cut[0], manifest_for(cut[1], name=None, factory="infprune.models.digits_resnet:digits_resnet"))
+    with pytest.raises(ConfigError, match="if you trust it, name it"):
+        load(path)
+    with pytest.raises(ConfigError, match="if you trust it, name it"):
+        load(path, factory="infprune.models:other")
+    assert load(path, factory="infprune.models.digits_resnet:digits_resnet").module is not None
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+        self.b = nn.Linear(4, 4)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+
+def tied():
+    return Tied()
+
+
+def test_tied_weights_survive(tmp_path, monkeypatch):
+    module = Tied()
+    path = tmp_path / "m.safetensors"
+    factory = "test_artifacts:tied"
+    write_model(path, module, manifest_for({}, name=None, factory=factory))
+    loaded = load(path, factory=factory).module
+    assert loaded.a.weight is loaded.b.weight
+    assert torch.equal(loaded.a.weight, module.a.weight)
+
+
+def scores_manifest():
+    return ScoresManifest(criterion="gate", unit="nats", base_sha256="0" * 64, samples=5, seed=1, config={})
+
+
+def test_scores_round_trip(tmp_path):
+    scores = ChannelScores("gate", "nats", {"a": torch.rand(3).double(), "b": torch.rand(5).double()})
+    write_scores(tmp_path / "s", scores, scores_manifest())
+    found, made = read_scores(tmp_path / "s")
+    assert made == scores_manifest()
+    assert found.criterion == "gate"
+    assert all(torch.equal(found.values[n], scores.values[n]) for n in "ab")
+
+
+def test_damaged_scores(tmp_path):
+    write_scores(tmp_path / "s", ChannelScores("gate", "nats", {"a": torch.tensor([1.0, torch.nan])}), scores_manifest())
+    with pytest.raises(InputError, match="not a finite vector"):
+        read_scores(tmp_path / "s")
+
+
+def test_digest_sees_values_and_names_only():
+    module = nn.Linear(3, 2)
+    first = digest(module)
+    assert digest(module) == first
+    with torch.no_grad():
+        module.weight[0, 0] += 1
+    assert digest(module) != first

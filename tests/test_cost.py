@@ -1,0 +1,107 @@
+"""Costs from shapes alone, against networks that are really run and really cut."""
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, coupled, random_masks
+from cases import CASES
+from torch import nn
+
+from infprune.cost import Cost, count, latency_ms, macs_by_layer
+from infprune.coupling.couple import couple
+from infprune.surgery import cut
+
+
+def measured(module, x):
+    """Cost by running `module`: every call of a convolution or linear layer, from the shapes that flow."""
+    macs = 0
+
+    def hook(layer, inputs, output):
+        nonlocal macs
+        if isinstance(layer, nn.Linear):
+            macs += output[0].numel() * inputs[0].shape[-1]
+        else:
+            window = torch.Size(layer.kernel_size).numel() * inputs[0].shape[1] // layer.groups
+            macs += output[0].numel() * window
+
+    handles = [
+        m.register_forward_hook(hook) for m in module.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)
+    ]
+    with torch.no_grad():
+        module(x)
+    for handle in handles:
+        handle.remove()
+    tensors = [*module.parameters(), *module.buffers()]
+    return Cost(sum(p.numel() for p in module.parameters()), macs, sum(t.numel() * t.element_size() for t in tensors))
+
+
+@pytest.mark.parametrize("name", [*CASES, *ARCHITECTURES])
+def test_counts_what_runs_before_and_after_the_cut(name):
+    module, example, coupling = coupled(name)
+    assert count(coupling) == measured(module, example)
+    masks = random_masks(coupling, seed=8)
+    kept = {layer: int(mask.sum()) for layer, mask in masks.items()}
+    small = count(coupling, kept)
+    assert small == measured(cut(module, coupling, masks), example)
+    dense = count(coupling)
+    assert small.params < dense.params
+    assert small.macs < dense.macs
+    assert small.bytes < dense.bytes
+
+
+def test_hand_counted():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),
+        nn.BatchNorm2d(4),
+        nn.Conv2d(4, 4, 3, groups=4),
+        nn.Flatten(),
+        nn.Linear(16, 2),
+    )
+    coupling = couple(net, torch.randn(2, 3, 8, 8))
+    params = (4 * 27 + 4) + 8 + (4 * 9 + 4) + (32 + 2)
+    # running mean and variance: 8 floats; number of batches tracked: one int64
+    assert count(coupling) == Cost(params, macs=16 * 4 * 27 + 4 * 4 * 9 + 32, bytes=4 * params + 4 * 8 + 8)
+    params = (1 * 27 + 1) + 2 + (1 * 9 + 1) + (8 + 2)
+    assert count(coupling, {"0": 1}) == Cost(params, macs=16 * 27 + 4 * 9 + 8, bytes=4 * params + 4 * 2 + 8)
+
+
+def test_macs_do_not_depend_on_the_batch_and_bytes_follow_the_dtype():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    coupling = couple(net, torch.randn(2, 7, 3, dtype=torch.float64))
+    assert count(coupling) == count(couple(net, torch.randn(5, 7, 3, dtype=torch.float64)))
+    assert count(coupling) == Cost(26, macs=7 * (12 + 8), bytes=8 * 26)
+
+
+def test_macs_by_layer():
+    _, _, coupling = coupled("separable")
+    # 5 x 5 positions: 6 filters of 2 x 9, 6 depthwise of 9, 6 columns of the 1x1 with its 5 rows
+    assert macs_by_layer(coupling) == {
+        "0": 25 * (6 * 18 + 6 * 9 + 6 * 5),
+        "6": 25 * 6 * 5 + 5 * 4,
+        "10": 5 * 4,
+    }
+
+
+class Watched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop, self.linear = nn.Dropout(), nn.Linear(3, 2)
+        self.calls = []
+
+    def forward(self, x):
+        self.calls.append((self.training, self.drop.training, torch.is_grad_enabled()))
+        return self.linear(self.drop(x))
+
+
+def test_latency_is_measured_in_eval_mode_without_gradients():
+    module = Watched()
+    module.drop.eval()
+    assert 0 < latency_ms(module, torch.randn(4, 3), repeats=5) < 1000
+    assert module.calls == [(False, False, False)] * 8
+    assert [m.training for m in module.modules()] == [True, False, True]
+
+
+def test_latency_is_the_median_in_milliseconds_after_the_warm_up(monkeypatch):
+    # start, end, start, end, ...: three warm-up passes of 9 s, then 1, 2 and 30 ms
+    clock = iter([0, 9, 0, 9, 0, 9, 0, 0.001, 0, 0.002, 0, 0.030])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    assert latency_ms(nn.Linear(3, 2), torch.randn(1, 3), repeats=3) == pytest.approx(2.0)

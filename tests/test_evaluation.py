@@ -1,0 +1,69 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from infprune.errors import ArchitectureError, InputError
+from infprune.evaluation import Evaluation, evaluate
+
+
+def split(x, y, sizes):
+    return list(zip(x.split(sizes), y.split(sizes), strict=True))
+
+
+def test_by_hand():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    y = torch.tensor([0, 0, 0, 0])
+    result = evaluate(nn.Identity(), [(logits, y)])
+    log2 = [math.log(1 + math.exp(-2)), math.log(2), math.log(1 + math.e), math.log(1 + math.exp(-1))]
+    assert result == Evaluation(accuracy=0.75, loss=pytest.approx(sum(log2) / 4, rel=1e-6), samples=4)
+
+
+@pytest.mark.parametrize("sizes", [[10], [1] * 10, [3, 3, 3, 1], [9, 1]])
+def test_the_split_into_batches_does_not_matter(sizes):
+    module, x, y = nn.Linear(4, 3), torch.randn(10, 4), torch.arange(10) % 3
+    result = evaluate(module, split(x, y, sizes))
+    with torch.no_grad():
+        logits = module(x)
+    assert result.samples == 10
+    assert result.accuracy == float((logits.argmax(1) == y).sum()) / 10
+    assert result.loss == pytest.approx(float(F.cross_entropy(logits, y)), rel=1e-6)
+
+
+def test_eval_mode_without_gradients_and_modes_given_back():
+    module = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    module[1].eval()
+    seen = []
+    module[2].register_forward_hook(lambda m, i, o: seen.append((m.training, torch.is_grad_enabled())))
+    x, y = torch.randn(8, 4), torch.arange(8) % 3
+    assert evaluate(module, [(x, y)]) == evaluate(module, [(x, y)])  # no dropout
+    assert seen == [(False, False)] * 2
+    assert [m.training for m in module.modules()] == [True, True, False, True]
+    assert torch.equal(module[1].running_mean, torch.zeros(4))
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    logits, y = torch.randn(64, 5), torch.arange(64) % 5
+    result = evaluate(nn.Identity(), [(logits.bfloat16(), y)])
+    assert result.loss == pytest.approx(float(F.cross_entropy(logits.bfloat16().float(), y)), rel=1e-6)
+
+
+def test_no_samples():
+    with pytest.raises(InputError, match="expected samples to evaluate on, got an empty split"):
+        evaluate(nn.Identity(), [])
+
+
+@pytest.mark.parametrize(
+    ("module", "got"),
+    [
+        (nn.Linear(4, 2), r"\(5, 2\)"),
+        (nn.Unflatten(1, (2, 2)), r"\(5, 2, 2\)"),
+        (nn.LSTM(4, 3), "tuple"),
+    ],
+)
+def test_outputs_that_are_no_logits(module, got):
+    with pytest.raises(ArchitectureError, match=rf"expected logits \(N, classes\) with classes > 2, got {got}"):
+        evaluate(module, [(torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))])
+    assert module.training

@@ -1,0 +1,282 @@
+"""Properties of every plan, over random layers, scores, floors and widths."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Size
+
+from infprune.cost import count
+from infprune.coupling.groups import ChannelLayer, Computation, CoupledSlice, Coupling, Role, TensorSpec
+from infprune.errors import BudgetError
+from infprune.selection import Budget, Limits, PruningPlan, prunable, select
+
+INPUTS, OUTPUTS = 3, 2
+
+
+def chain(sizes, frozen=()):
+    """Linear layers of these widths in a row, then an output layer; layer `l1` is the first."""
+    widths = [INPUTS, *sizes, OUTPUTS]
+    tensors, calls, layers = {}, [], []
+    for i in range(1, len(widths)):
+        tensors[f"l{i}.weight"] = TensorSpec(Size((widths[i], widths[i - 1])), 4, parameter=True)
+        tensors[f"l{i}.bias"] = TensorSpec(Size((widths[i],)), 4, parameter=True)
+        calls.append(Computation(f"l{i}.weight", f"l{i}.bias", positions=i, groups=1))
+    for i in range(1, len(widths)):
+        index = torch.arange(widths[i])[:, None]
+        slices = [
+            CoupledSlice(f"l{i}.weight", 0, Role.PRODUCER, index),
+            CoupledSlice(f"l{i}.bias", 0, Role.PRODUCER, index),
+        ]
+        if i < len(widths) - 1:
+            slices.append(CoupledSlice(f"l{i + 1}.weight", 1, Role.CONSUMER, index))
+        reason = "it is an output of the network" if i == len(widths) - 1 else "told so" if i in frozen else None
+        layers.append(ChannelLayer(f"l{i}", tuple(slices), reason))
+    return Coupling(tuple(layers), tuple(calls), tensors)
+
+
+@st.composite
+def problems(draw, ties=True):
+    """A coupling, its prunable layers and scores."""
+    coupling = chain(draw(st.lists(st.integers(1, 20), min_size=1, max_size=4)))
+    layers = prunable(coupling)
+    total = sum(layer.size for layer in layers)
+    if ties and draw(st.booleans()):
+        flat = draw(st.lists(st.integers(0, 3), min_size=total, max_size=total))
+    else:
+        flat = draw(st.permutations(range(total)))
+    parts = torch.tensor(flat, dtype=torch.float64).split([layer.size for layer in layers])
+    return coupling, layers, {layer.name: part for layer, part in zip(layers, parts, strict=True)}
+
+
+rates = st.floats(0, 0.99)
+floors = st.sampled_from([0.0, 0.1, 0.2, 0.5])
+scopes = st.sampled_from(["global", "layer"])
+roundings = st.sampled_from([1, 2, 4, 8])
+
+
+def total(layers):
+    return sum(layer.size for layer in layers)
+
+
+def gone(plan):
+    return sum(int((~mask).sum()) for mask in plan.masks.values())
+
+
+def floor_of(layer, floor, rate):
+    return max(1, math.ceil(floor * (1 - rate) * layer.size - 1e-9))
+
+
+def plan_or_none(problem, budget, limits):
+    coupling, layers, scores = problem
+    try:
+        return select(coupling, layers, scores, budget, limits)
+    except BudgetError:
+        return None
+
+
+@settings(max_examples=80, deadline=None)
+@given(problems(), rates, floors)
+def test_global_rate_is_met_to_the_channel_and_floors_hold(problem, rate, floor):
+    _, layers, _ = problem
+    n, wanted = total(layers), math.floor(rate * total(layers) + 1e-9)
+    plan = plan_or_none(problem, Budget(rate=rate), Limits(floor=floor))
+    feasible = [sum(floor_of(x, floor, r / n) for x in layers) <= n - r for r in range(wanted + 1)]
+    assert (plan is not None) == all(feasible)
+    if plan is not None:
+        assert gone(plan) == wanted
+        assert plan.rate == pytest.approx(wanted / n)
+        assert plan.rate <= rate + 1e-9
+        assert all(plan.kept[x.name] >= floor_of(x, floor, plan.rate) for x in layers)
+        assert plan.masks.keys() == {x.name for x in layers}
+        assert all(plan.masks[x.name].shape == (x.size,) for x in layers)
+
+
+@settings(max_examples=80, deadline=None)
+@given(problems(), st.tuples(rates, rates), floors, roundings, scopes)
+def test_a_larger_rate_is_nested_and_never_keeps_more_macs(problem, pair, floor, round_to, scope):
+    coupling, layers, _ = problem
+    small, large = (plan_or_none(problem, Budget(rate=r), Limits(scope, floor, round_to)) for r in sorted(pair))
+    if large is None:
+        return
+    assert small is not None  # what a larger rate allows, a smaller one does
+    for layer in layers:
+        assert not (large.masks[layer.name] & ~small.masks[layer.name]).any()
+    assert count(coupling, large.kept).macs <= count(coupling, small.kept).macs
+    assert count(coupling, large.kept).params <= count(coupling, small.kept).params
+
+
+@settings(max_examples=80, deadline=None)
+@given(problems(), rates)
+def test_without_floors_the_lowest_scores_go(problem, rate):
+    _, layers, scores = problem
+    plan = plan_or_none(problem, Budget(rate=rate), Limits(floor=0.0))
+    if plan is None:
+        return
+    removed = [float(s) for name, mask in plan.masks.items() for s in scores[name][~mask]]
+    loose = [name for name in plan.masks if plan.kept[name] > 1]
+    kept = [float(s) for name in loose for s in scores[name][plan.masks[name]]]
+    if removed and kept:
+        assert max(removed) <= min(kept)
+    for layer in layers:  # a layer of one channel keeps its best
+        assert scores[layer.name][plan.masks[layer.name]].max() == scores[layer.name].max()
+
+
+@settings(max_examples=80, deadline=None)
+@given(problems(), rates, floors)
+def test_layer_scope_cuts_every_layer_alike(problem, rate, floor):
+    _, layers, scores = problem
+    plan = plan_or_none(problem, Budget(rate=rate), Limits("layer", floor))
+    for layer in layers:
+        mask, values = plan.masks[layer.name], scores[layer.name]
+        assert plan.kept[layer.name] == max(1, layer.size - math.floor(rate * layer.size + 1e-9))
+        if not mask.all():
+            assert values[~mask].max() <= values[mask].min()
+
+
+@settings(max_examples=80, deadline=None)
+@given(problems(), rates, floors, roundings, scopes)
+def test_round_to(problem, rate, floor, round_to, scope):
+    _, layers, _ = problem
+    plan = plan_or_none(problem, Budget(rate=rate), Limits(scope, floor, round_to))
+    if plan is None:
+        return
+    assert gone(plan) <= rate * total(layers) + 1e-9
+    for layer in layers:
+        kept = plan.kept[layer.name]
+        assert kept == layer.size or kept % round_to == 0
+        assert kept >= 1
+    if scope == "global":
+        assert all(plan.kept[x.name] >= floor_of(x, floor, plan.rate) for x in layers)
+
+
+def test_round_to_counts_units_by_their_mean_score():
+    coupling = chain([4, 4])
+    scores = {"l1": torch.tensor([0.0, 9.0, 5.0, 6.0]), "l2": torch.tensor([2.0, 2.0, 7.0, 7.0])}
+    plan = select(coupling, prunable(coupling), scores, Budget(rate=0.25), Limits(floor=0.0, round_to=2))
+    # {0, 5} costs 2.5, {2, 2} costs 2: the single cheapest channel stays
+    assert plan.masks["l1"].tolist() == [True] * 4
+    assert plan.masks["l2"].tolist() == [False, False, True, True]
+
+
+@settings(max_examples=80, deadline=None)
+@given(problems(), st.sampled_from(["macs", "params"]), st.floats(0.05, 1), st.booleans(), floors)
+def test_costs_stay_within_their_budget_and_no_step_is_wasted(problem, kind, share, absolute, floor):
+    coupling, layers, scores = problem
+    dense = getattr(count(coupling), kind)
+    allowed = math.ceil(share * dense) if absolute and share * dense > 1 else share * dense
+    budget = Budget(**{kind: allowed if absolute and share * dense > 1 else share})
+    limits = Limits(floor=floor)
+    plan = plan_or_none(problem, budget, limits)
+    if plan is None:
+        # even the longest cut is too dear: every rate that the floors allow costs more
+        for r in range(total(layers)):
+            cut = plan_or_none(problem, Budget(rate=r / total(layers)), limits)
+            assert cut is None or getattr(count(coupling, cut.kept), kind) > allowed
+        return
+    assert getattr(count(coupling, plan.kept), kind) <= allowed
+    if gone(plan):
+        less = select(coupling, layers, scores, Budget(rate=(gone(plan) - 1) / total(layers)), limits)
+        assert gone(less) == gone(plan) - 1
+        assert getattr(count(coupling, less.kept), kind) > allowed
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems(), st.floats(0.05, 1))
+def test_cost_budgets_in_layer_scope(problem, share):
+    coupling, layers, scores = problem
+    plan = plan_or_none(problem, Budget(macs=share), Limits("layer"))
+    if plan is None:
+        one_each = dict.fromkeys((x.name for x in layers), 1)
+        assert count(coupling, one_each).macs > share * count(coupling).macs
+        return
+    assert count(coupling, plan.kept).macs <= share * count(coupling).macs
+    rates = {k / x.size for x in layers for k in range(x.size + 1)}  # where a layer loses one more
+    for rate in rates:
+        other = select(coupling, layers, scores, Budget(rate=rate), Limits("layer"))
+        if gone(other) < gone(plan):
+            assert count(coupling, other.kept).macs > share * count(coupling).macs
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("budget", [Budget(rate=0.0), Budget(macs=1.0), Budget(params=1.0)])
+@pytest.mark.parametrize("round_to", [1, 4])
+def test_nothing_to_remove(scope, budget, round_to):
+    coupling = chain([6, 3])
+    scores = {"l1": torch.arange(6.0), "l2": torch.arange(3.0)}
+    plan = select(coupling, prunable(coupling), scores, budget, Limits(scope, round_to=round_to))
+    assert plan.kept == {"l1": 6, "l2": 3}
+    assert plan.rate == 0.0
+
+
+def test_floor_at_the_achieved_rate_by_hand():
+    # l1 is worthless: it stops at ceil(0.5 * (1 - R) * 10) while l2 pays for the rest.
+    coupling = chain([10, 10])
+    scores = {"l1": torch.arange(10.0), "l2": 100 + torch.arange(10.0)}
+    kept = [
+        select(coupling, prunable(coupling), scores, Budget(rate=r), Limits(floor=0.5)).kept
+        for r in (0.2, 0.3, 0.4, 0.5)
+    ]
+    assert kept == [{"l1": 6, "l2": 10}, {"l1": 4, "l2": 10}, {"l1": 3, "l2": 9}, {"l1": 3, "l2": 7}]
+
+
+def infeasible(budget, limits=Limits()):  # noqa: B008 - frozen
+    coupling = chain([4, 30])
+    scores = {"l1": torch.arange(4.0), "l2": torch.arange(30.0)}
+    with pytest.raises(BudgetError) as caught:
+        select(coupling, prunable(coupling), scores, budget, limits)
+    return str(caught.value)
+
+
+def test_infeasible_budgets_name_the_layers_and_what_can_be_had():
+    assert infeasible(Budget(rate=0.99)) == (
+        "rate 0.99 is out of reach: the floors allow at most 0.941; "
+        "binding layers: l1 keeps 1, l2 keeps 1; lower prune.floor"
+    )
+    # positions 1, 2, 3: one channel each leaves 1*3 + 2*1 + 3*2 MACs and 4 + 2 + 4 parameters
+    assert "macs 5 is out of reach: the floors allow at least 11 (0.025 of" in infeasible(Budget(macs=5))
+    assert "params 5 is out of reach: the floors allow at least 10 (" in infeasible(Budget(params=5))
+    assert "binding layers: l1 keeps 1, l2 keeps 1" in infeasible(Budget(macs=0.01), Limits("layer"))
+
+
+def test_protected_and_frozen_layers_stay_out():
+    coupling = chain([4, 5, 6, 7], frozen=[2])
+    names = [layer.name for layer in prunable(coupling)]
+    assert names == ["l1", "l3", "l4"]
+    assert [layer.name for layer in prunable(coupling, ["l3"])] == ["l1", "l4"]
+    assert [layer.name for layer in prunable(coupling, ["l[14]", "other.*"])] == ["l3"]
+    assert [layer.name for layer in prunable(coupling, ["L1", "l", "l1.weight"])] == names
+
+
+def test_protection_reaches_every_producer_of_a_stream():
+    index = torch.arange(4)[:, None]
+    stream = ChannelLayer(
+        "stem", tuple(CoupledSlice(f"{n}.weight", 0, Role.PRODUCER, index) for n in ("stem", "block.conv2"))
+    )
+    reader = ChannelLayer(
+        "block.conv1",
+        (
+            CoupledSlice("block.conv1.weight", 0, Role.PRODUCER, index),
+            CoupledSlice("fc.weight", 1, Role.CONSUMER, index),
+        ),
+    )
+    coupling = Coupling((stream, reader), (), {})
+    assert prunable(coupling, ["block.conv2"]) == (reader,)
+    assert prunable(coupling, ["fc"]) == (stream, reader)  # a reader's protection is of its own outputs
+    assert prunable(coupling, ["block.*1"]) == (stream,)
+
+
+def test_nothing_prunable_is_an_error():
+    with pytest.raises(BudgetError, match="nothing to prune: every layer is frozen or protected"):
+        prunable(chain([4, 5]), ["l*"])
+    with pytest.raises(BudgetError, match="nothing to prune"):
+        prunable(chain([4], frozen=[1]))
+
+
+def test_plan_counts():
+    plan = PruningPlan({"a": torch.tensor([True, False, True, True]), "b": torch.tensor([False])})
+    assert plan.kept == {"a": 3, "b": 0}
+    assert plan.rate == pytest.approx(0.4)
+    assert PruningPlan({}).rate == 0.0
