@@ -1,6 +1,7 @@
 """Correct the weights that stay: least squares on every consumer, then batch-norm statistics."""
 
 import functools
+import itertools
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,22 +75,28 @@ def least_squares(
 
 
 def recalibrate(module: nn.Module, batches: Batches) -> None:
-    """Replace the running statistics of every batch norm by their means over `batches` (one pass), in place."""
+    """Replace the running statistics of every batch norm by their means over `batches` (one pass), in place.
+
+    Batches of one sample have no variance and are left out; if there are no others, the statistics stay.
+    """
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001 - the base
     norms = [m for m in norms if m.track_running_stats]
-    if not norms:
+    inputs = (x for x, _ in batches if len(x) > 1)
+    first = next(inputs, None) if norms else None
+    if first is None:
         return
     momenta = [m.momentum for m in norms]
-    with evaluating(module), torch.no_grad():
-        for m in norms:
-            m.reset_running_stats()
-            m.momentum = None  # cumulative mean
-            m.train()
-        for x, _ in batches:
-            if len(x) > 1:
+    try:
+        with evaluating(module), torch.no_grad():
+            for m in norms:
+                m.reset_running_stats()
+                m.momentum = None  # cumulative mean
+                m.train()
+            for x in itertools.chain([first], inputs):
                 module(x)
-    for m, momentum in zip(norms, momenta, strict=True):
-        m.momentum = momentum
+    finally:
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
 
 
 def _affected(coupling: Coupling, kept: Kept) -> list[Computation]:

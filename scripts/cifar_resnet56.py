@@ -24,8 +24,17 @@ def main() -> None:
     parser.add_argument("--seeds", default="1")
     words = parser.parse_args()
     folder = Path(f"runs/cifar10-{words.model}-report")
-    command = ["report", "-c", f"cifar10-{words.model}", "--rates", words.rates, "--criteria", words.criteria, "--resume"]
-    command += ["--seeds", words.seeds, f"data.root={words.root}", f"model.checkpoint={words.checkpoint}"]
+    command = ["report", "-c", f"cifar10-{words.model}", "--resume"]
+    command += [
+        "--rates",
+        words.rates,
+        "--criteria",
+        words.criteria,
+        "--seeds",
+        words.seeds,
+        f"data.root={words.root}",
+        f"model.checkpoint={words.checkpoint}",
+    ]
     print("$ infprune", " ".join(command), flush=True)
     subprocess.run([sys.executable, "-m", "infprune", *command, f"run.dir={folder}"], check=True)
     RESULTS.mkdir(parents=True, exist_ok=True)

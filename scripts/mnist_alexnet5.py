@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 RATES = "0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,0.95"
-CRITERIA = "influence,gate,inf-cp,taylor,magnitude,random"
+CRITERIA = "influence,gate,magnitude,random"
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 

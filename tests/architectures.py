@@ -6,13 +6,13 @@ Shared between tests: nobody may change them. `example` has 4 samples (6 in CASE
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import torch
-from cases import CASES
 from torch import Tensor, nn
 from torchvision import models as vision
 
+from cases import CASES
 from infprune.coupling.couple import couple
 from infprune.coupling.groups import Coupling
 from infprune.models import MODELS
@@ -28,11 +28,16 @@ def _densenet() -> nn.Module:
     return vision.DenseNet(growth_rate=8, block_config=(2, 2), num_init_features=16, num_classes=10)
 
 
+def _mobilenet() -> nn.Module:
+    setting = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]  # expansion, width, blocks, stride
+    return vision.MobileNetV2(num_classes=10, inverted_residual_setting=setting)
+
+
 ARCHITECTURES: dict[str, Build] = {
     "resnet18": (lambda: vision.resnet18(num_classes=10), (3, 32, 32)),
-    "mobilenet_v2": (lambda: vision.mobilenet_v2(num_classes=10), (3, 32, 32)),
+    "mobilenet_v2": (_mobilenet, (3, 32, 32)),
     "densenet": (_densenet, (3, 32, 32)),
-    "shufflenet_v2": (lambda: vision.shufflenet_v2_x0_5(num_classes=10), (3, 32, 32)),
+    "shufflenet_v2": (lambda: vision.ShuffleNetV2([2, 2, 2], [24, 32, 48, 64, 96], num_classes=10), (3, 32, 32)),
     "resnext": (_resnext, (3, 32, 32)),
     "resnet20": (MODELS["resnet20"], (3, 32, 32)),
     "alexnet5": (MODELS["alexnet5"], (1, 28, 28)),
@@ -43,12 +48,13 @@ ARCHITECTURES: dict[str, Build] = {
 SLOW: dict[str, Build] = {
     "resnet50": (lambda: vision.resnet50(num_classes=10), (3, 64, 64)),
     "densenet121": (lambda: vision.densenet121(num_classes=10), (3, 64, 64)),
-    "mobilenet_v2 at 64": (lambda: vision.mobilenet_v2(num_classes=10), (3, 64, 64)),
+    "mobilenet_v2 of full size": (lambda: vision.mobilenet_v2(num_classes=10), (3, 64, 64)),
+    "shufflenet_v2 of full size": (lambda: vision.shufflenet_v2_x0_5(num_classes=10), (3, 64, 64)),
     "vgg16_bn": (lambda: vision.vgg16_bn(num_classes=10), (3, 64, 64)),
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def coupled(name: str) -> tuple[nn.Module, Tensor, Coupling]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)

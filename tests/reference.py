@@ -1,7 +1,7 @@
 """Dense float64 truths, written from the definitions. Nothing here imports the package.
 
-Losses are means over samples unless said otherwise; a parameter vector is `torch.cat` of the flattened parameters in the
-order of `named_parameters`; `S` is a list of indices.
+Losses are means over samples unless said otherwise; a parameter vector is `torch.cat` of the flattened parameters in
+the order of `named_parameters`; `S` is a list of indices.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 from torch.nn import functional as F
 
-# --- curvature of a network's parameters -------------------------------------------------------------------------------
+# --- curvature of a network's parameters ------------------------------------------------------------------------------
 
 
 def flat(module: nn.Module) -> Tensor:
@@ -50,7 +50,7 @@ def fisher(module: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     return torch.stack(rows).T @ torch.stack(rows) / len(x)
 
 
-# --- Theorem 1 ---------------------------------------------------------------------------------------------------------
+# --- Theorem 1 --------------------------------------------------------------------------------------------------------
 
 
 def theorem1(H: Tensor, theta: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,7 +103,7 @@ def prices(total: Callable[[list[int]], float], count: int) -> Tensor:
     return torch.zeros_like(totals).index_put((torch.tensor(order),), added)
 
 
-# --- columns and least squares -----------------------------------------------------------------------------------------
+# --- columns and least squares ----------------------------------------------------------------------------------------
 
 
 def columns(module: nn.Module, x: Tensor, *, ones: bool) -> Tensor:
@@ -124,9 +124,7 @@ def _conv_columns(module: nn.Module, x: Tensor) -> Tensor:
     offsets = list(product(*(range(k) for k in module.kernel_size)))
     found = torch.empty(inputs, len(offsets), N, len(positions), dtype=x.dtype)
     for (k, offset), (p, position) in product(enumerate(offsets), enumerate(positions)):
-        where = tuple(
-            a * step + o * d for a, o, (_, _, step, d) in zip(position, offset, geometry, strict=True)
-        )
+        where = tuple(a * step + o * d for a, o, (_, _, step, d) in zip(position, offset, geometry, strict=True))
         found[:, k, :, p] = padded[(slice(None), slice(None), *where)].T
     return found.reshape(module.groups, inputs // module.groups * len(offsets), N * len(positions))
 
@@ -134,18 +132,25 @@ def _conv_columns(module: nn.Module, x: Tensor) -> Tensor:
 def rows(module: nn.Module, y: Tensor) -> Tensor:
     """Outputs in the order of `columns`, by loops: `(G, O / G, N * P)`."""
     groups = getattr(module, "groups", 1)
-    per_sample = [sample.reshape(-1, y.shape[-1]).T if isinstance(module, nn.Linear) else sample.flatten(1) for sample in y]
+    per_sample = [
+        sample.reshape(-1, y.shape[-1]).T if isinstance(module, nn.Linear) else sample.flatten(1) for sample in y
+    ]
     wide = torch.cat(per_sample, dim=1)
     return torch.stack(wide.split(len(wide) // groups))
 
 
-def least_squares(X: Tensor, Y: Tensor) -> Tensor:
-    """argmin_V |Y - V X|^2 per group, `(G, O / G, D)`; the smallest V if there are several."""
-    solutions = [torch.linalg.lstsq(a.T, b.T, driver="gelsd").solution.T for a, b in zip(X, Y, strict=True)]
-    return torch.stack(solutions)
+def least_squares(X: Tensor, Y: Tensor, near: Tensor | float = 0.0, ridge: float = 0.0) -> Tensor:
+    """argmin_V |Y - V X|^2 + ridge |V - near|^2 per group, `(G, O / G, D)`; without ridge the one closest to `near`."""
+    W = torch.zeros(len(X), Y.shape[1], X.shape[1], dtype=X.dtype) + near
+    gap = Y - W @ X
+    if ridge:  # as further columns, whose target is no change
+        eye = ridge**0.5 * torch.eye(X.shape[1], dtype=X.dtype).expand(len(X), -1, -1)
+        X, gap = torch.cat([X, eye], dim=2), torch.cat([gap, torch.zeros_like(W)], dim=2)
+    steps = [torch.linalg.lstsq(a.T, b.T, driver="gelsd").solution.T for a, b in zip(X, gap, strict=True)]
+    return W + torch.stack(steps)
 
 
-# --- gates -------------------------------------------------------------------------------------------------------------
+# --- gates ------------------------------------------------------------------------------------------------------------
 
 
 def gate_gradients(module: nn.Module, x: Tensor, labels: Tensor, readers: Mapping[str, Tensor]) -> Tensor:
@@ -183,7 +188,7 @@ def _gated(owner: nn.Module, args: tuple[Tensor], *, gates: Tensor, index: Tenso
     return (x * (factor if linear else factor.reshape(-1, *(1,) * (x.dim() - 2))),)
 
 
-# --- labels ------------------------------------------------------------------------------------------------------------
+# --- labels -----------------------------------------------------------------------------------------------------------
 
 
 def drawn_labels(logits: Tensor, seed: int) -> Tensor:

@@ -163,7 +163,9 @@ def test_scores_round_trip(tmp_path):
 
 
 def test_damaged_scores(tmp_path):
-    write_scores(tmp_path / "s", ChannelScores("gate", "nats", {"a": torch.tensor([1.0, torch.nan])}), scores_manifest())
+    write_scores(
+        tmp_path / "s", ChannelScores("gate", "nats", {"a": torch.tensor([1.0, torch.nan])}), scores_manifest()
+    )
     with pytest.raises(InputError, match="not a finite vector"):
         read_scores(tmp_path / "s")
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, coupled, random_masks
-from cases import CASES
 from torch import nn
 
+from architectures import ARCHITECTURES, coupled, random_masks
+from cases import CASES
 from infprune.cost import Cost, count, latency_ms, macs_by_layer
 from infprune.coupling.couple import couple
 from infprune.surgery import cut

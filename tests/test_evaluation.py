@@ -36,7 +36,7 @@ def test_eval_mode_without_gradients_and_modes_given_back():
     module = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Linear(4, 3))
     module[1].eval()
     seen = []
-    module[2].register_forward_hook(lambda m, i, o: seen.append((m.training, torch.is_grad_enabled())))
+    module[2].register_forward_hook(lambda m, *_: seen.append((m.training, torch.is_grad_enabled())))
     x, y = torch.randn(8, 4), torch.arange(8) % 3
     assert evaluate(module, [(x, y)]) == evaluate(module, [(x, y)])  # no dropout
     assert seen == [(False, False)] * 2

@@ -1,12 +1,12 @@
 """Networks nobody thought of: couplings of random chains of operations survive the proof."""
 
 import torch
-from architectures import random_masks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from architectures import random_masks
 from infprune.coupling.couple import couple
 from infprune.proof import prove
 from infprune.surgery import cut
@@ -23,7 +23,7 @@ class Random(nn.Module):
         for kind in kinds:
             halves = self.width % 2 == 0 and self.width >= 4
             if halves or kind not in {"glu", "shuffle", "grouped"}:
-                getattr(self, f"_make_{kind}", lambda i: None)(str(len(self.kinds)))
+                getattr(self, f"_make_{kind}", lambda _: None)(str(len(self.kinds)))
                 self.kinds.append(kind)
         self.head = nn.Linear(self.width * 16, 3)
 
@@ -49,7 +49,7 @@ class Random(nn.Module):
         self._conv(i, width, 2)
         self.width = width + 2
 
-    def _make_glu(self, i):
+    def _make_glu(self, _):
         self.width //= 2
 
     def _make_scale(self, i):
@@ -92,7 +92,22 @@ class Random(nn.Module):
         return self.head(x.flatten(1))
 
 
-KINDS = "conv grouped depthwise residual concat glu shuffle flip excite spatial tokens scale positions norm".split()
+KINDS = [
+    "conv",
+    "grouped",
+    "depthwise",
+    "residual",
+    "concat",
+    "glu",
+    "shuffle",
+    "flip",
+    "excite",
+    "spatial",
+    "tokens",
+    "scale",
+    "positions",
+    "norm",
+]
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)

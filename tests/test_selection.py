@@ -38,12 +38,12 @@ def chain(sizes, frozen=()):
 
 
 @st.composite
-def problems(draw, ties=True):
+def problems(draw):
     """A coupling, its prunable layers and scores."""
     coupling = chain(draw(st.lists(st.integers(1, 20), min_size=1, max_size=4)))
     layers = prunable(coupling)
     total = sum(layer.size for layer in layers)
-    if ties and draw(st.booleans()):
+    if draw(st.booleans()):  # with ties
         flat = draw(st.lists(st.integers(0, 3), min_size=total, max_size=total))
     else:
         flat = draw(st.permutations(range(total)))

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, SLOW, coupled, random_masks
-from cases import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from architectures import ARCHITECTURES, SLOW, coupled, random_masks
+from cases import CASES
 from infprune.coupling.couple import couple
 from infprune.errors import ArchitectureError
 from infprune.proof import TOLERANCE, prove

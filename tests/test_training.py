@@ -389,7 +389,7 @@ def test_a_loss_that_is_not_finite_is_an_error():
     data.x[7] = math.nan
     with pytest.raises(InputError, match=r"the training loss became nan in epoch 1; lower lr \(now 0.05\)"):
         run(RECIPES["sgd"], data=data)
-    with pytest.raises(InputError, match="the training loss became (nan|inf) in epoch"):
+    with pytest.raises(InputError, match=r"the training loss became (nan|inf) in epoch"):
         run(Recipe(epochs=4, lr=1e30, batch_size=16))
 
 

@@ -42,9 +42,10 @@ class GateObserver(Observer):
     def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
         """Store the rows of this batch."""
         del gradients
+        device = next((z.device for z in self._batch.values()), torch.device("cpu"))
         for name, size in self._sizes.items():
-            missing = torch.zeros(samples, size)  # a layer that nobody reads
-            self._rows[name].append(self._batch.get(name, missing))
+            unread = torch.zeros(samples, size, device=device)  # a layer whose consumers were not run
+            self._rows[name].append(self._batch.get(name, unread))
         self._batch = {}
 
     def result(self) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infprune.errors import InputError
 from infprune.modes import evaluating
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -59,6 +60,9 @@ class Sweep:
             batches: pairs `(x, y)` on the module's device; the module returns logits `(N, classes)`.
             seed: of the labels drawn from the model.
             draws: labels drawn per sample for `LabelSource.MODEL`.
+
+        Raises:
+            InputError: the network's outputs are not finite.
         """
         generator = torch.Generator().manual_seed(seed)
         needs_weights = any(o.weights for o in self._observers)
@@ -69,6 +73,8 @@ class Sweep:
             for batch, y in batches:
                 x = batch.detach().requires_grad_()
                 logits = self._module(x)
+                if not bool(torch.isfinite(logits).all()):
+                    raise InputError("the outputs of the network are not finite; check weights and data for NaN")
                 for observer in self._observers:
                     if observer.labels is None:
                         observer.batch(len(y), {})

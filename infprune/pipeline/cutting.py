@@ -20,13 +20,13 @@ from infprune.surgery import Kept, kept_positions, resized
 
 @dataclass(frozen=True)
 class Cut:
-    """A smaller network with its plan, the positions that stayed, its proof, and the layers the proof froze."""
+    """A smaller network with its plan, the positions that stayed, its proof, and why the proof froze layers."""
 
     module: nn.Module
     plan: PruningPlan
     kept: Kept
     proof: Proof
-    frozen: tuple[str, ...]
+    frozen: Mapping[str, str]
 
 
 def cut(
@@ -45,20 +45,21 @@ def cut(
         BudgetError: the budget cannot be met with what is left.
     """
     noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0)).to(inputs)
-    frozen: list[str] = []
+    frozen: dict[str, str] = {}
     while True:
         if not layers:
-            raise ArchitectureError(f"nothing is left to cut: the proof failed for {'; '.join(frozen)}")
+            told = "; ".join(f"{name}: {reason}" for name, reason in frozen.items())
+            raise ArchitectureError(f"nothing is left to cut, the proof failed everywhere: {told}")
         plan = selection.select(coupling, layers, scores, budget, limits)
         kept = kept_positions(coupling, plan.masks)
         small = resized(module, kept)
         proof = prove(module, small, coupling, plan.masks, (inputs, noise))
         if proof.holds:
-            return Cut(small, plan, kept, proof, tuple(frozen))
+            return Cut(small, plan, kept, proof, frozen)
         names = {name for name, _ in proof.failed}
         if names == {""}:
             raise ArchitectureError(f"the smaller network is not equal to the masked one: {proof.failed[0][1]}")
-        frozen += [f"{name}: {reason}" for name, reason in proof.failed]
+        frozen |= dict(proof.failed)
         layers = tuple(layer for layer in layers if layer.name not in names)
 
 

@@ -1,6 +1,8 @@
 """`infprune score`: calibration pass -> scores file and a table of layers."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -14,7 +16,7 @@ from infprune.errors import InputError
 from infprune.pipeline.results import LayerRow, ScoreResult
 from infprune.pipeline.session import Session, open_coupling, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
-from infprune.progress import Progress, told
+from infprune.progress import Progress, Silent, told
 from infprune.scores.contract import ChannelScores, ScoringInputs
 from infprune.scores.measure import collect, needs_of, score
 
@@ -53,7 +55,7 @@ def run(settings: Config, progress: Progress) -> ScoreResult:
         model=session.model_name,
         rate_achieved=plan.rate,
         samples=samples,
-        layers=rows(coupling, layers, scores, plan),
+        layers=rows(coupling, scores, plan),
         seconds=watch.seconds,
         scores=str(path),
     )
@@ -82,7 +84,7 @@ def scored(
     seed = settings.run.seed if seed is None else seed
     samples = session.calibration(seed)
     draws = settings.score.samples_per_input
-    with progress.bar("calibration", len(samples)) as bar:
+    with (progress if needs_of(criteria) else Silent()).bar("calibration", len(samples)) as bar:
         statistics = collect(module, layers, told(samples, bar), needs_of(criteria), seed=seed, draws=draws)
     inputs = ScoringInputs(module, layers, statistics, automatic(settings.score.damping), seed)
     return {name: score(name, inputs) for name in criteria}
@@ -104,17 +106,20 @@ def limits(settings: Config) -> selection.Limits:
 
 
 def rows(
-    coupling: Coupling, layers: tuple[ChannelLayer, ...], scores: ChannelScores, plan: selection.PruningPlan
+    coupling: Coupling,
+    scores: ChannelScores,
+    plan: selection.PruningPlan,
+    unproved: Mapping[str, str] = MappingProxyType({}),
 ) -> list[LayerRow]:
-    """One row per channel layer; frozen and protected ones say why they are not cut."""
+    """One row per channel layer; the frozen, the protected and the unproved say why they are not cut."""
     total = cost.count(coupling).macs
     share = {name: macs / total for name, macs in cost.macs_by_layer(coupling).items()}
-    chosen = {layer.name for layer in layers}
     points = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
 
     def row(layer: ChannelLayer) -> LayerRow:
-        if layer.name not in chosen:
-            return LayerRow(layer.name, layer.size, layer.size, share[layer.name], [], layer.frozen or "protected")
+        if layer.name not in plan.masks:
+            reason = layer.frozen or unproved.get(layer.name) or "protected"
+            return LayerRow(layer.name, layer.size, layer.size, share[layer.name], [], reason)
         quantiles: Tensor = scores.values[layer.name].quantile(points)
         return LayerRow(layer.name, layer.size, plan.kept[layer.name], share[layer.name], quantiles.tolist())
 

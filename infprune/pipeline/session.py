@@ -103,8 +103,8 @@ def open_model(session: Session, *, trained: bool = True) -> nn.Module:
         ArchitectureError: it does not accept the data or returns no logits for its classes.
     """
     m = session.config.model
-    args = dict(m.args)
-    module = build(m.name, m.factory, args)
+    torch.manual_seed(session.config.run.seed)  # the initial weights depend on the seed alone
+    module = build(m.name, m.factory, dict(m.args))
     if trained and m.checkpoint != "random":
         path = SHIPPED.get(str(m.name)) if m.checkpoint == "shipped" else Path(m.checkpoint)
         if path is None:
@@ -140,7 +140,7 @@ def check_logits(module: nn.Module, session: Session) -> None:
 
 
 def open_coupling(module: nn.Module, session: Session) -> Coupling:
-    """Couple the network on two real samples. Runs on a CPU copy: labels live there."""
+    """Couple the network, traced on two real samples."""
     return couple(module, session.example())
 
 

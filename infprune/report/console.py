@@ -17,7 +17,11 @@ from infprune.report.terminal_plot import plot
 
 def show_score(result: ScoreResult, console: Console) -> None:
     """The layers, and where the scores went."""
-    console.print(_layers(result.layers, f"{result.model}: {result.criterion}, unit: {result.unit}"))
+    console.print(f"[bold]{result.model}: {result.criterion}[/bold], unit: {result.unit}", soft_wrap=True)
+    console.print(_layers(result.layers))
+    for row in result.layers:
+        if row.frozen is not None:
+            console.print(f"Not cut: {row.name} ({row.channels} channels): {row.frozen}", soft_wrap=True, markup=False)
     console.print(f"The configured budget removes {result.rate_achieved:.1%} of the prunable channels.")
     console.print(
         f"Scores: [bold]{result.scores}[/bold]  (reuse: infprune prune --scores {result.scores})", soft_wrap=True
@@ -26,7 +30,10 @@ def show_score(result: ScoreResult, console: Console) -> None:
 
 def show_prune(result: PruneResult, console: Console) -> None:
     """What changed, what it costs, and whether it is proved."""
-    table = Table(title=f"{result.model} on {result.data}: {result.criterion}, {result.rate_achieved:.1%} removed")
+    console.print(
+        f"[bold]{result.model} on {result.data}: {result.criterion}, {result.rate_achieved:.1%} removed[/bold]"
+    )
+    table = Table()
     for column, justify in (("", "left"), ("dense", "right"), ("pruned", "right"), ("kept", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for name in ("channels", "params", "macs", "bytes"):
@@ -51,7 +58,8 @@ def show_prune(result: PruneResult, console: Console) -> None:
 
 def show_train(result: TrainResult, console: Console) -> None:
     """The epochs and the test accuracy of the last one."""
-    table = Table(title=f"{result.command}: {result.model} on {result.data}")
+    console.print(f"[bold]{result.command}: {result.model} on {result.data}[/bold]")
+    table = Table()
     for column in ("epoch", "loss", "train accuracy", "validation accuracy"):
         table.add_column(column, justify="right")
     for e in result.epochs:
@@ -77,9 +85,9 @@ def show_report(result: ReportResult, console: Console) -> None:
     rates = sorted({row.rate for row in result.rows})
     last = stages(result)[-1]
     for stage in stages(result):
-        table = Table(
-            title=f"{result.model} on {result.data}: test accuracy (%), {stage}; dense {100 * result.dense:.2f}"
-        )
+        title = f"{result.model} on {result.data}: test accuracy (%), {stage}; dense {100 * result.dense:.2f}"
+        console.print(f"[bold]{title}[/bold]", soft_wrap=True)
+        table = Table()
         table.add_column("criterion")
         for rate in rates:
             table.add_column(f"{100 * rate:g} %", justify="right")
@@ -102,12 +110,13 @@ def _spread(value: tuple[float, float] | None, seeds: int) -> str:
     return f"{100 * value[0]:.2f} ±{100 * value[1]:.2f}" if seeds > 1 else f"{100 * value[0]:.2f}"
 
 
-def _layers(rows: list[LayerRow], title: str) -> Table:
-    table = Table(title=title)
-    table.add_column("layer")
-    for column in ("channels", "kept", "MACs", "min", "25 %", "median", "75 %", "max"):
-        table.add_column(column, justify="right")
+def _layers(rows: list[LayerRow]) -> Table:
+    table = Table()
+    table.add_column("layer", overflow="fold")
+    for column in ("channels", "kept", "MACs", "min", "median", "max"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        numbers = [f"{q:.2e}" for q in row.quantiles] or ["", "", row.frozen or "", "", ""]
-        table.add_row(row.name, str(row.channels), str(row.kept), f"{row.macs_share:.1%}", *numbers)
+        if row.frozen is None:
+            numbers = (f"{row.quantiles[i]:.1e}" for i in (0, 2, 4))
+            table.add_row(row.name, str(row.channels), str(row.kept), f"{row.macs_share:.1%}", *numbers)
     return table

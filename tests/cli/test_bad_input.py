@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from infprune.models import SHIPPED
-
 from runs import SMALL
 
 FAST = ["--criterion", "magnitude", "--compensate", "none", *SMALL]

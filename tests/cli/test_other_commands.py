@@ -8,7 +8,6 @@ import time
 import pytest
 
 import infprune as package
-
 from runs import SMALL
 
 
@@ -52,7 +51,7 @@ def test_finetune_takes_its_settings_from_the_file(infprune, pruned, tmp_path):
 
 
 def test_train_then_prune_the_result(infprune, tmp_path):
-    outcome = infprune("train", "train.epochs=2", "train.lr=0.05", "-o", "m.safetensors", "--json")
+    outcome = infprune("train", "train.epochs=5", "train.lr=0.05", "-o", "m.safetensors", "--json")
     trained = outcome.json
     assert outcome.code == 0
     assert trained["accuracy"]["after"] > 0.8 > trained["accuracy"]["before"]
@@ -61,7 +60,7 @@ def test_train_then_prune_the_result(infprune, tmp_path):
 
 
 def test_report_measures_the_grid_and_resumes(infprune, tmp_path):
-    words = ["--rates", "0.3,0.6", "--criteria", "magnitude,random", "--seeds", 2, *SMALL]
+    words = ["--rates", "0.3,0.6", "--criteria", "magnitude,random", "--seeds", 2, "data.calibration=128"]
     outcome = infprune("report", *words, "--json")
     result = outcome.json
     assert outcome.code == 0

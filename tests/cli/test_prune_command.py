@@ -10,7 +10,6 @@ import infprune as package
 from infprune.data import splits
 from infprune.data.loaders import batches
 from infprune.evaluation import evaluate
-
 from runs import SMALL
 
 
@@ -75,7 +74,9 @@ def test_result_files_are_written_beside_the_config(pruned):
 
 
 def test_a_missed_gate_exits_5_and_still_writes(infprune, tmp_path):
-    outcome = infprune("prune", "--rate", 0.9, "--min-accuracy", 0.999, "--compensate", "none", "-o", "x.safetensors", *SMALL)
+    outcome = infprune(
+        "prune", "--rate", 0.9, "--min-accuracy", 0.999, "--compensate", "none", "-o", "x.safetensors", *SMALL
+    )
     assert outcome.code == 5
     assert "below --min-accuracy 0.999" in outcome.err
     assert package.load(tmp_path / "x.safetensors") is not None
@@ -88,7 +89,7 @@ def test_max_drop_gate(infprune):
 
 
 def test_scores_are_reused_without_a_pass(infprune, pruned, tmp_path):
-    folder, result = pruned
+    _, result = pruned
     scored = infprune("score", "--json", "-o", "scores.safetensors", *SMALL)
     assert scored.code == 0
     outcome = infprune("prune", "--scores", "scores.safetensors", "-o", "b.safetensors", "--json", *SMALL)

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from architectures import coupled
 from torch import nn
 from torch.nn import functional as F
 from torchvision import models as vision
 
+from architectures import coupled
 from infprune.coupling.couple import couple
 from infprune.coupling.groups import Role
 from infprune.errors import ArchitectureError

@@ -1,9 +1,9 @@
 import pytest
-import reference
 import torch
 from torch import nn
 from torch.testing import assert_close
 
+import reference
 from infprune.curvature import patches
 
 EXPLICIT = {

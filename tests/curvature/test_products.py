@@ -1,10 +1,10 @@
 import pytest
 import torch
-from cases import CASES, LABELS, coupled
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from cases import CASES, LABELS, coupled
 from infprune.coupling.groups import Role
 from infprune.curvature.products import MaskGradientObserver
 from infprune.curvature.sweep import Sweep
@@ -45,7 +45,7 @@ def test_mask_gradient_is_the_gradient_of_a_mask(name, device):
 
 
 def test_the_absolute_value_is_taken_per_batch():
-    """Two batches whose gradients cancel: their mean of absolute values stays, the absolute value of their mean does not."""
+    """Where the gradients of two batches cancel, the mean of absolute values stays."""
     module, x = CASES["mlp"]()
     module, x, layers = module.double(), x.double(), coupled("mlp").prunable
     batches = [(x, LABELS), (x, (LABELS + 1) % 4)]

@@ -1,10 +1,10 @@
 import pytest
-import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+import reference
 from infprune.influence.column_elimination import STEPS, Reader, eliminate_columns
 from infprune.influence.gate_elimination import eliminate_gates
 from infprune.influence.kronecker import block_costs
@@ -24,7 +24,7 @@ def fisher(size, samples, seed, damping=1e-3):
 fishers = st.builds(fisher, size=st.integers(1, 8), samples=st.integers(2, 30), seed=st.integers(0, 10_000))
 
 
-# --- gates -------------------------------------------------------------------------------------------------------------
+# --- gates ------------------------------------------------------------------------------------------------------------
 
 
 def gates_gone(F):
@@ -100,7 +100,7 @@ def test_the_matrix_is_left_as_it_was():
     assert torch.equal(F, before)
 
 
-# --- columns -----------------------------------------------------------------------------------------------------------
+# --- columns ----------------------------------------------------------------------------------------------------------
 
 
 def weight(outputs, channels, width, seed):
@@ -161,7 +161,7 @@ def test_the_first_channel_to_go_is_the_cheapest_alone(weights):
 @PROPERTY
 @given(weights=networks)
 def test_prices_never_undercut_the_whole(weights):
-    """They add up to the loss of removing everything, or to more where a later channel came cheaper than an earlier one."""
+    """They add up to the loss of removing everything, or to more where the running maximum was at work."""
     whole = columns_gone(weights)(list(range(len(weights[0][3]))))
     found = found_prices(weights)
     assert bool((found > 0).all())

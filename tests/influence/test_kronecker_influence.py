@@ -1,8 +1,8 @@
 import pytest
-import reference
 import torch
 from torch.testing import assert_close
 
+import reference
 from infprune.influence.kronecker import block_costs, damped, inverse, printed_scores
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -25,9 +25,9 @@ SHAPES = {
 
 
 def problem(name):
-    O, D, columns = SHAPES[name]
-    A, G = positive(D), positive(O)
-    return torch.randn(O, D, dtype=torch.float64), A, G, torch.tensor(columns)
+    outs, D, columns = SHAPES[name]
+    A, G = positive(D), positive(outs)
+    return torch.randn(outs, D, dtype=torch.float64), A, G, torch.tensor(columns)
 
 
 def block_scores(W, A, G, columns):
@@ -37,9 +37,9 @@ def block_scores(W, A, G, columns):
     return block_costs(inverse(A), channels.T @ G @ channels, columns)
 
 
-def entries(columns, O, D):
+def entries(columns, outs, D):
     """Where a channel's columns stand in vec(W), row after row."""
-    return [o * D + c for o in range(O) for c in columns.tolist()]
+    return [o * D + c for o in range(outs) for c in columns.tolist()]
 
 
 def truths(formula, name):
@@ -104,7 +104,9 @@ def test_the_forms_differ_on_a_correlated_block():
     W, one = torch.tensor([[1.0, -1.0]], dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
     columns = torch.tensor([[0, 1]])
     assert_close(block_costs(H_inverse, W.T @ W, columns), torch.tensor([1 / (1 - r)], dtype=torch.float64), **EXACT)
-    assert_close(printed_scores(W, H_inverse, one, columns), torch.tensor([(1 - r) / (1 + r) ** 2], dtype=torch.float64), **EXACT)
+    assert_close(
+        printed_scores(W, H_inverse, one, columns), torch.tensor([(1 - r) / (1 + r) ** 2], dtype=torch.float64), **EXACT
+    )
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -127,7 +129,7 @@ def test_weights_that_read_nothing_cost_nothing():
         assert min(scores[0], scores[2]) > 1e-3
 
 
-# --- damped ------------------------------------------------------------------------------------------------------------
+# --- damped -----------------------------------------------------------------------------------------------------------
 
 
 def added(matrix, damping):
