@@ -3,8 +3,7 @@
 import functools
 import itertools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from infprune.coupling.groups import Computation, Coupling
 from infprune.curvature.patches import chunks, columns, outputs
+from infprune.curvature.sweep import sharing
 from infprune.modes import evaluating
 from infprune.progress import Progress, Silent
 from infprune.regression import Moments, chosen_damping, fit, moments
@@ -49,7 +49,8 @@ def least_squares(
 
     Y are the dense network's outputs of that layer, X~ the im2col inputs in the network pruned *and refitted so far*,
     with a row of ones for the bias; mu = `damping` times the mean diagonal of X~ X~^T / N. A weight without a bias
-    in front of a batch norm gets its intercept through the norm's running mean.
+    that only a batch norm reads gets its intercept through the norm's running mean. A weight tied between modules with
+    biases of their own is left as it was cut.
 
     One pass of both networks up to the layer per refitted weight; memory is one batch plus the Gram matrices.
 
@@ -63,13 +64,14 @@ def least_squares(
             third batch in turn).
         progress: told once per weight.
     """
-    todo = _affected(coupling, kept)
+    todo = [call for call in _affected(coupling, kept) if len(sharing(small, call.module)) == 1]
     fits = []
     with progress.bar("least squares", len(todo)) as bar, evaluating(dense, small), torch.no_grad():
-        norms = _following_norms(small, todo, batches)
+        buffers = dict(small.named_buffers())
         for call in todo:
             calls = sum(c.weight == call.weight for c in coupling.computations)
-            fits.append(_refit(dense, small, call, calls, kept, batches, norms.get(call.module), damping))
+            mean = buffers[call.norm] if call.norm is not None and _owns_norm(coupling, call) else None
+            fits.append(_refit(dense, small, call, calls, kept, batches, mean, damping))
             bar.advance(call.module)
     return tuple(fits)
 
@@ -118,12 +120,12 @@ def _refit(
     calls: int,
     kept: Kept,
     batches: Batches,
-    norm: nn.Module | None,
+    running_mean: Tensor | None,
     damping: float | None,
 ) -> Fit:
     module: Any = small.get_submodule(call.module)
     rows = kept.get(call.weight, {}).get(0)
-    ones = module.bias is not None or norm is not None
+    ones = module.bias is not None or running_mean is not None
     folds: dict[int, Moments] = {}
     for i, (x, _) in enumerate(batches):
         truths = _recorded(dense, call.module, x, calls, "output")
@@ -136,8 +138,15 @@ def _refit(
     if damping is None:
         damping = chosen_damping(list(folds.values()), old) if len(folds) > 1 else UNKNOWN
     new = fit(total, old, damping)
-    _store(module, new, norm, ones=ones)
+    _store(module, new, running_mean, ones=ones)
     return Fit(call.module, total.residual(old), total.residual(new), damping)
+
+
+def _owns_norm(coupling: Coupling, call: Computation) -> bool:
+    """Whether the norm behind a weight reads nothing but this weight's outputs."""
+    readers = [c.weight for c in coupling.computations if c.norm == call.norm]
+    calls = [c.norm for c in coupling.computations if c.weight == call.weight]
+    return set(readers) == {call.weight} and set(calls) == {call.norm}
 
 
 def _moments(module: Any, x: Tensor, y: Tensor, rows: Tensor | None, *, ones: bool) -> Iterator[Moments]:
@@ -158,13 +167,13 @@ def _weights(module: Any, like: Moments, *, ones: bool) -> Tensor:
     return torch.cat([weight, bias.to(weight)[..., None]], dim=-1)
 
 
-def _store(module: Any, new: Tensor, norm: Any, *, ones: bool) -> None:
+def _store(module: Any, new: Tensor, running_mean: Tensor | None, *, ones: bool) -> None:
     if ones:
         intercept = new[..., -1].reshape(-1)
         if module.bias is not None:
             module.bias.copy_(intercept)
-        else:
-            norm.running_mean.sub_(intercept.to(norm.running_mean))
+        elif running_mean is not None:
+            running_mean.sub_(intercept.to(running_mean))
         new = new[..., :-1]
     module.weight.copy_(new.reshape(module.weight.shape))
 
@@ -191,43 +200,3 @@ def _recorded(network: nn.Module, name: str, x: Tensor, calls: int, what: str) -
     finally:
         handle.remove()
     return found
-
-
-def _following_norms(module: nn.Module, calls: Sequence[Computation], batches: Batches) -> dict[str, nn.Module]:
-    """Batch norms that read exactly the output of a bias-free convolution: they can carry its intercept."""
-    made: dict[int, str] = {}
-    found: dict[str, nn.Module] = {}
-    alive: list[Tensor] = []  # keeps ids unique
-
-    def produced(name: str) -> Any:
-        def hook(_: nn.Module, __: Any, y: Tensor) -> None:
-            alive.append(y)
-            made[id(y)] = name
-
-        return hook
-
-    def read(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if id(args[0]) in made:
-            found[made[id(args[0])]] = norm
-
-    with _handles() as handles:
-        for call in calls:
-            if call.bias is None:
-                handles.append(module.get_submodule(call.module).register_forward_hook(produced(call.module)))
-        for m in module.modules():
-            if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats:  # noqa: SLF001 - the base
-                handles.append(m.register_forward_pre_hook(read))
-        for x, _ in batches:
-            module(x[:2])
-            break
-    return found
-
-
-@contextmanager
-def _handles() -> Iterator[list[Any]]:
-    handles: list[Any] = []
-    try:
-        yield handles
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -39,7 +39,7 @@ def test_restored_after_an_error():
 def test_a_module_named_twice_and_no_module():
     module = nested()
     before = modes(module)
-    with evaluating(module, module[1], module):
+    with evaluating(module[1], module, module):
         assert not any(modes(module))
     assert modes(module) == before
     with evaluating():

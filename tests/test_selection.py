@@ -77,7 +77,7 @@ def plan_or_none(problem, budget, limits):
         return None
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(problems(), rates, floors)
 def test_global_rate_is_met_to_the_channel_and_floors_hold(problem, rate, floor):
     _, layers, _ = problem
@@ -94,7 +94,7 @@ def test_global_rate_is_met_to_the_channel_and_floors_hold(problem, rate, floor)
         assert all(plan.masks[x.name].shape == (x.size,) for x in layers)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(problems(), st.tuples(rates, rates), floors, roundings, scopes)
 def test_a_larger_rate_is_nested_and_never_keeps_more_macs(problem, pair, floor, round_to, scope):
     coupling, layers, _ = problem
@@ -108,7 +108,7 @@ def test_a_larger_rate_is_nested_and_never_keeps_more_macs(problem, pair, floor,
     assert count(coupling, large.kept).params <= count(coupling, small.kept).params
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(problems(), rates)
 def test_without_floors_the_lowest_scores_go(problem, rate):
     _, layers, scores = problem
@@ -124,7 +124,7 @@ def test_without_floors_the_lowest_scores_go(problem, rate):
         assert scores[layer.name][plan.masks[layer.name]].max() == scores[layer.name].max()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(problems(), rates, floors)
 def test_layer_scope_cuts_every_layer_alike(problem, rate, floor):
     _, layers, scores = problem
@@ -136,7 +136,7 @@ def test_layer_scope_cuts_every_layer_alike(problem, rate, floor):
             assert values[~mask].max() <= values[mask].min()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(problems(), rates, floors, roundings, scopes)
 def test_round_to(problem, rate, floor, round_to, scope):
     _, layers, _ = problem
@@ -161,7 +161,7 @@ def test_round_to_counts_units_by_their_mean_score():
     assert plan.masks["l2"].tolist() == [False, False, True, True]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(problems(), st.sampled_from(["macs", "params"]), st.floats(0.05, 1), st.booleans(), floors)
 def test_costs_stay_within_their_budget_and_no_step_is_wasted(problem, kind, share, absolute, floor):
     coupling, layers, scores = problem

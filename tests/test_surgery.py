@@ -30,7 +30,7 @@ def state(module):
 
 
 def check(name, masks):
-    """The proof holds, on a cut that removes what it should and that changes the outputs."""
+    """The proof holds, on a cut that removes what it should. Returns the smaller network."""
     module, example, coupling = coupled(name)
     before = state(module)
     small = cut(module, coupling, masks)
@@ -47,8 +47,7 @@ def check(name, masks):
             shapes[s.tensor][s.dim] -= removed.get(layer.name, 0) * s.index.shape[1]
     names = dict([*small.named_parameters(), *small.named_buffers()])
     assert {n: list(t.shape) for n, t in names.items()} == {n: shapes[n] for n in names}
-    if any(removed.values()):
-        assert difference(outputs(small, example), outputs(module, example)) > 1e-3
+    return small
 
 
 def assert_consistent(module):
@@ -88,7 +87,10 @@ def test_small_equals_silenced(name, data):
 @pytest.mark.parametrize("share", [0.1, 0.7])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_small_equals_silenced_in_architectures(name, share):
-    check(name, random_masks(coupled(name)[2], seed=3, share=share))
+    module, example, coupling = coupled(name)
+    small = check(name, random_masks(coupling, seed=3, share=share))
+    # An equality of outputs proves something only where the cut shows in them.
+    assert difference(outputs(small, example), outputs(module, example)) > 1e-2
 
 
 @pytest.mark.slow
@@ -102,7 +104,8 @@ def test_small_equals_silenced_in_large_architectures(name):
 def test_one_channel_left_everywhere(name):
     masks = random_masks(coupled(name)[2], seed=5, share=0.0)
     assert all(int(mask.sum()) == 1 for mask in masks.values())
-    check(name, masks)
+    module, example, _ = coupled(name)
+    assert difference(outputs(check(name, masks), example), outputs(module, example)) > 1e-2
 
 
 @pytest.mark.parametrize("name", [*CASES, "digits_resnet"])

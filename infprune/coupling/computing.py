@@ -65,7 +65,15 @@ def _record(state: Propagation, node: Node, weight: str, outputs: Tensor, positi
         state.labels.union(state.dim(bias, 0, len(outputs), role), outputs, bias)
     elif len(node.args) > 2:
         _freeze_computed(state, node, node.args[2], outputs)
-    state.computations.append(Computation(weight, bias, positions, groups))
+    state.computations.append(Computation(weight, bias, positions, groups, _only_norm(state, node)))
+
+
+def _only_norm(state: Propagation, node: Node) -> str | None:
+    """The running mean of the batch norm that is the single reader of a node."""
+    readers = list(node.users)
+    if len(readers) != 1 or "batch_norm" not in str(readers[0].target) or readers[0].args[0] is not node:
+        return None
+    return state.tensor_name(readers[0].args[3])
 
 
 def batch_norm(state: Propagation, node: Node) -> Tensor:

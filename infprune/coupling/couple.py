@@ -92,6 +92,8 @@ def _layers(state: Propagation) -> tuple[ChannelLayer, ...]:
             CoupledSlice(*key, state.roles[key], torch.tensor([members[r][key] for r in roots])) for key, _ in signature
         )
         name = next(s.tensor for s in slices if s.role is Role.PRODUCER).rpartition(".")[0]
+        if reason is None and all(s.role is not Role.CONSUMER for s in slices):
+            reason = "nothing reads it"  # noqa: PLW2901 - the reason of this layer
         taken[name] += 1
         layers.append(ChannelLayer(name if taken[name] == 1 else f"{name}#{taken[name]}", slices, reason))
     return tuple(layers)

@@ -55,12 +55,14 @@ class Computation:
     """One call of a convolution or linear weight, in graph order.
 
     `positions` is the number of output positions per sample, so its cost is `positions * weight.numel()` MACs.
+    `norm` names the running mean of the batch norm that alone reads the output, if that is so.
     """
 
     weight: str
     bias: str | None
     positions: int
     groups: int
+    norm: str | None = None
 
     @property
     def module(self) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,17 +35,21 @@ class KroneckerObserver(Observer):
         self._gradients: dict[str, Tensor] = {}
         self._rows: dict[str, int] = {}
         self._backward_samples = 0
-        self._forward_samples = 0
 
-    def forward(self, name: str, module: nn.Module, x: Tensor) -> None:
+    def forward(self, name: str, module: Any, x: Tensor) -> None:
         """Add A of one batch."""
-        _add(self._inputs, name, gram(module, x, ones=True))
+        own = gram(module, x, ones=True)
+        _add(self._inputs, name, own)
+        if name not in self._gradients:  # stays zero if the loss does not depend on this module
+            size = module.weight.shape[0] // len(own)
+            self._gradients[name] = own.new_zeros(len(own), size, size, dtype=wide(own.device))
+            self._rows[name] = 0
 
     def output_gradient(self, name: str, module: nn.Module, gradient: Tensor) -> None:
         """Add G of one batch."""
         rows = outputs(module, gradient)
         _add(self._gradients, name, rows @ rows.mT)
-        self._rows[name] = self._rows.get(name, 0) + rows.shape[-1]
+        self._rows[name] += rows.shape[-1]
 
     def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
         """Count the samples."""
@@ -55,8 +60,8 @@ class KroneckerObserver(Observer):
         """The means, by module name."""
         samples = self._backward_samples // draws
         return {
-            name: KroneckerFactors(self._inputs[name] / samples, self._gradients[name] / self._rows[name])
-            for name in self._inputs
+            name: KroneckerFactors(inputs / samples, self._gradients[name] / max(self._rows[name], 1))
+            for name, inputs in self._inputs.items()
         }
 
 

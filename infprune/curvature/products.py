@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from infprune.coupling.groups import ChannelLayer, Role
+from infprune.coupling.groups import ChannelLayer, CoupledSlice, Role
 from infprune.curvature.sweep import LabelSource, Observer
 
 
@@ -32,15 +32,17 @@ class MaskGradientObserver(Observer):
             name: (self._weights[name].detach() * g).flatten(1).sum(1) for name, g in gradients.items() if g.dim() > 1
         }
         for layer in self._layers:
-            value = sum(products[s.tensor][s.index].sum(-1) for s in filters(layer) if s.tensor in products) / samples
-            assert isinstance(value, Tensor)
-            self._sums[layer.name] = self._sums.get(layer.name, 0) + value.abs()
+            value = next(iter(self._weights.values())).new_zeros(layer.size)
+            for s in filters(layer):
+                if s.tensor in products:  # else the loss does not depend on it
+                    value = value + products[s.tensor][s.index].sum(-1)
+            self._sums[layer.name] = self._sums.get(layer.name, 0) + (value.detach() / samples).abs()
 
     def result(self) -> dict[str, Tensor]:
         """Mean over batches, per layer: `(C,)`."""
         return {name: total / self._batches for name, total in self._sums.items()}
 
 
-def filters(layer: ChannelLayer) -> list:  # type: ignore[type-arg]
+def filters(layer: ChannelLayer) -> list[CoupledSlice]:
     """The weights (not biases) whose rows produce the channels of a layer."""
     return [s for s in layer.having(Role.PRODUCER) if s.tensor.endswith("weight")]

@@ -104,9 +104,9 @@ class Sweep:
     def _hooked(self) -> Iterator[None]:
         handles = []
         for name in self._watched:
-            module = self._module.get_submodule(name)
-            handles.append(module.register_forward_pre_hook(self._before(name)))
-            handles.append(module.register_forward_hook(self._after(name)))
+            for module in sharing(self._module, name):
+                handles.append(module.register_forward_pre_hook(self._before(name)))
+                handles.append(module.register_forward_hook(self._after(name)))
         try:
             yield
         finally:
@@ -138,6 +138,12 @@ class Sweep:
     def _tell_output(self, name: str, module: nn.Module, gradient: Tensor) -> None:
         for observer in self._listening:
             observer.output_gradient(name, module, gradient)
+
+
+def sharing(network: nn.Module, name: str) -> list[nn.Module]:
+    """The modules that hold the weight of the named one: itself, and others it is tied to."""
+    weight = network.get_submodule(name).weight
+    return [m for m in network.modules() if getattr(m, "weight", None) is weight]
 
 
 @contextmanager

@@ -178,6 +178,24 @@ def test_concat_offsets():
     assert all(layer.frozen is None for name, layer in found.items() if name != "head")
 
 
+def test_maps_side_by_side_share_their_channels():
+    net = Net(
+        lambda s, x: s.head(pooled(s.c(torch.cat([s.a(x), s.b(x)], 3)))),
+        a=conv(3, 4),
+        b=conv(3, 4),
+        c=conv(4, 2),
+        head=nn.Linear(2, 2),
+    )
+    found = layers(net)
+    assert list(found) == ["a", "c", "head"]
+    assert {key for key, (role, _) in slices(found["a"]).items() if role is PRODUCER} == {
+        ("a.weight", 0),
+        ("a.bias", 0),
+        ("b.weight", 0),
+        ("b.bias", 0),
+    }
+
+
 @pytest.mark.parametrize("multiplier", [1, 2])
 def test_depthwise_goes_with_its_input(multiplier):
     net = nn.Sequential(
@@ -270,6 +288,18 @@ def test_chunks_are_cut_alike():
     found = slices(layers(Net(code, a=conv(3, 6), head=nn.Linear(3, 2)))["a"])
     assert found["a.weight", 0] == (PRODUCER, [[0, 3], [1, 4], [2, 5]])
     assert found["head.weight", 1] == (CONSUMER, [0, 1, 2])
+
+
+def test_chunks_that_go_their_own_ways_are_cut_alike():
+    def code(s, x):
+        first, second, third = s.a(x).chunk(3, 1)
+        return s.head(pooled(torch.cat([s.b(first), third, second], 1)))
+
+    found = layers(Net(code, a=conv(3, 6), b=conv(2, 4), head=nn.Linear(8, 2)))
+    assert slices(found["a"])["a.weight", 0] == (PRODUCER, [[0, 2, 4], [1, 3, 5]])
+    assert slices(found["a"])["b.weight", 1] == (CONSUMER, [0, 1])
+    assert slices(found["a"])["head.weight", 1] == (CONSUMER, [[4, 6], [5, 7]])
+    assert slices(found["b"])["head.weight", 1] == (CONSUMER, [0, 1, 2, 3])
 
 
 def test_unequal_chunks_are_frozen():

@@ -45,7 +45,7 @@ class Naive:
         return found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(steps)
 def test_matches_a_naive_implementation(steps):
     labels, naive = Labels(), Naive()

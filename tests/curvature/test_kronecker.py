@@ -40,10 +40,7 @@ def recorded(module, name, x):
     return calls, logits
 
 
-HALF = pytest.mark.xfail(reason="hooks only the first of the modules that hold a tied weight", strict=True)
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=HALF if name == "tied" else ()) for name in CASES])
+@pytest.mark.parametrize("name", CASES)
 def test_factors_are_the_means(name):
     """A = E_n sum_p a a^T and G = E_{n,p} g g^T, from the loops' columns and one sample's gradient at a time."""
     module, x = CASES[name]()
