@@ -76,13 +76,22 @@ def least_squares(
     return tuple(fits)
 
 
+def has_statistics(module: nn.Module) -> bool:
+    """Whether the network has batch norms with running statistics."""
+    return bool(_norms(module))
+
+
+def _norms(module: nn.Module) -> list[Any]:
+    norms = (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))  # noqa: SLF001 - the base
+    return [m for m in norms if m.track_running_stats]
+
+
 def recalibrate(module: nn.Module, batches: Batches) -> None:
     """Replace the running statistics of every batch norm by their means over `batches` (one pass), in place.
 
     Batches of one sample have no variance and are left out; if there are no others, the statistics stay.
     """
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001 - the base
-    norms = [m for m in norms if m.track_running_stats]
+    norms = _norms(module)
     inputs = (x for x, _ in batches if len(x) > 1)
     first = next(inputs, None) if norms else None
     if first is None:

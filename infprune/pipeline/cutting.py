@@ -82,7 +82,7 @@ def compensate(
     compensation.least_squares(
         dense, small, coupling, cut_network.kept, calibration, damping=damping, progress=progress
     )
-    if mode == "ls":
+    if mode == "ls" or not compensation.has_statistics(small):
         return small
     recalibrated = copy.deepcopy(small)
     compensation.recalibrate(recalibrated, calibration)
