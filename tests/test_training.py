@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from easy_training import RECIPES, Telling, images, network, run, same
 from infprune.data.dataset import ArrayDataset
 from infprune.errors import InputError
 from infprune.training import Epoch, Recipe
-from runs import RECIPES, Telling, images, network, run, same
 
 # --- it learns
 

@@ -1,0 +1,35 @@
+import torch
+from torch.nn import functional as F
+
+from infprune.data.augment import AUGMENTATIONS, crop_flip
+
+
+def test_crop_flip_shifts_and_mirrors_every_image():
+    x = torch.rand(40, 2, 5, 7) + 0.5
+    torch.manual_seed(0)
+    out = crop_flip(x, padding=2)
+    assert out.shape == x.shape
+    seen = set()
+    for image, result in zip(x, out, strict=True):
+        padded = F.pad(image, (2,) * 4)
+        windows = {(dy, dx): padded[:, dy : dy + 5, dx : dx + 7] for dy in range(5) for dx in range(5)}
+        plain = [(*shift, False) for shift, window in windows.items() if torch.equal(result, window)]
+        mirrored = [(*shift, True) for shift, window in windows.items() if torch.equal(result, window.flip(2))]
+        assert len(plain + mirrored) == 1
+        seen.update(plain + mirrored)
+    assert {dy for dy, _, _ in seen} == {dx for _, dx, _ in seen} == set(range(5))
+    assert 10 < sum(flag for *_, flag in seen) < len(seen) - 5
+
+
+def test_crop_flip_follows_the_global_seed_and_leaves_its_input():
+    x = torch.rand(8, 1, 6, 6)
+    before = x.clone()
+    results = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(crop_flip(x))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+    assert torch.equal(x, before)
+    assert AUGMENTATIONS["none"](x) is x
+    assert AUGMENTATIONS["crop-flip"] is crop_flip
