@@ -117,10 +117,10 @@ def select(
     if budget.rate is not None:
         wanted = math.floor(budget.rate * total + 1e-9)
         steps = sum(count <= wanted for count in counts) - 1
-        if steps == len(removals) and counts[-1] < wanted and limits.round_to == 1:
-            raise _infeasible(f"rate {budget.rate}", plan(steps), f"at most {counts[-1] / total:.3f}")
+        if steps == len(removals) and wanted - counts[-1] >= limits.round_to:
+            raise _infeasible(f"rate {budget.rate}", plan(steps), f"at most {counts[-1] / total:.3f}", limits)
         return plan(steps)
-    return _within_cost(coupling, budget, plan, len(removals))
+    return _within_cost(coupling, budget, limits, plan, len(removals))
 
 
 def _layerwise(
@@ -139,10 +139,12 @@ def _layerwise(
         return plan(budget.rate)
     # The rates at which some layer loses one more channel: between two of them the plan does not change.
     rates = sorted({k / layer.size for layer in layers for k in range(layer.size + 1)})
-    return _within_cost(coupling, budget, lambda step: plan(rates[step]), len(rates) - 1)
+    return _within_cost(coupling, budget, limits, lambda step: plan(rates[step]), len(rates) - 1)
 
 
-def _within_cost(coupling: Coupling, budget: Budget, plan: Callable[[int], PruningPlan], steps: int) -> PruningPlan:
+def _within_cost(
+    coupling: Coupling, budget: Budget, limits: Limits, plan: Callable[[int], PruningPlan], steps: int
+) -> PruningPlan:
     """The smallest cut that costs no more than the budget, by bisection: cost falls with every step."""
     kind = "macs" if budget.macs is not None else "params"
     limit = budget.macs if budget.macs is not None else budget.params
@@ -155,9 +157,8 @@ def _within_cost(coupling: Coupling, budget: Budget, plan: Callable[[int], Pruni
 
     if spent(steps) > allowed:
         least = spent(steps)
-        raise _infeasible(
-            f"{kind} {allowed:.0f}", plan(steps), f"at least {least} ({least / dense:.3f} of the dense {dense})"
-        )
+        reachable = f"at least {least} ({least / dense:.3f} of the dense {dense})"
+        raise _infeasible(f"{kind} {allowed:.0f}", plan(steps), reachable, limits)
     low, high = 0, steps
     while low < high:
         middle = (low + high) // 2
@@ -216,9 +217,10 @@ def _producers(layer: ChannelLayer) -> set[str]:
     return {s.tensor.rpartition(".")[0] for s in layer.slices if s.role.value == "producer"}
 
 
-def _infeasible(asked: str, plan: PruningPlan, reachable: str) -> BudgetError:
+def _infeasible(asked: str, plan: PruningPlan, reachable: str, limits: Limits) -> BudgetError:
     smallest = sorted(plan.kept.items(), key=lambda item: item[1])[:3]
+    rounding = " or prune.round_to" if limits.round_to > 1 else ""
     binding = ", ".join(f"{name} keeps {kept}" for name, kept in smallest)
     return BudgetError(
-        f"{asked} is out of reach: the floors allow {reachable}; binding layers: {binding}; lower prune.floor"
+        f"{asked} is out of reach: the floors allow {reachable}; binding layers: {binding}; lower prune.floor{rounding}"
     )

@@ -93,8 +93,9 @@ def _sliced(name: str, tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
         if not inside or int(positions.min()) < 0 or int(positions.max()) >= tensor.shape[dim]:
             raise ArchitectureError(f"cannot keep these positions of {name}: its shape is {tuple(tensor.shape)}")
         new = new.index_select(dim, positions.to(tensor.device))
-    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        new = new.contiguous(memory_format=torch.channels_last)
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if tensor.dim() in formats and tensor.is_contiguous(memory_format=formats[tensor.dim()]):
+        new = new.contiguous(memory_format=formats[tensor.dim()])
     return nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
 

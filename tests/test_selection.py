@@ -280,3 +280,10 @@ def test_plan_counts():
     assert plan.kept == {"a": 3, "b": 0}
     assert plan.rate == pytest.approx(0.4)
     assert PruningPlan({}).rate == 0.0
+
+
+def test_rounding_that_forbids_the_rate_is_told():
+    coupling = chain([8, 8])
+    scores = {layer.name: torch.arange(8, dtype=torch.float64) for layer in coupling.prunable}
+    with pytest.raises(BudgetError, match=r"rate 0\.9 is out of reach.*lower prune\.floor or prune\.round_to"):
+        select(coupling, coupling.prunable, scores, Budget(rate=0.9), Limits(round_to=8))

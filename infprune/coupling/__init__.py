@@ -11,7 +11,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         [f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)], pool
     ),
-    "mean": reduce_positions,
+    **dict.fromkeys([f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "bilinear2d", "bicubic2d")], pool),
+    **dict.fromkeys(("mean", "sum"), reduce_positions),
     **dict.fromkeys(
         ("dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "detach", "alias"), identity
     ),

@@ -37,8 +37,15 @@ class Propagation:
             elif node.op == "output":
                 map_arg(node.args, lambda n: self.freeze(self.value(n), "it is an output of the network"))
             else:
-                rule = rule_of(node)
-                self._values[node] = rule(self, node) if rule else self.unknown(node)
+                self._values[node] = self._apply(rule_of(node), node)
+
+    def _apply(self, rule: Rule | None, node: Node) -> Any:
+        if rule is None:
+            return self.unknown(node)
+        try:
+            return rule(self, node)
+        except (RuntimeError, IndexError, ValueError):  # a shape the rule does not expect, e.g. no batch dimension
+            return self.unknown(node)
 
     def value(self, node: Any) -> Any:
         """The labels of an argument: a tensor, a sequence of tensors, or the plain value itself."""

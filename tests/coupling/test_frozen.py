@@ -204,3 +204,21 @@ def test_what_leaves_channels_in_place(move):
 def test_flip_over_channels():
     net = Net(lambda s, x: s.head(pooled(s.a(x).flip(1))), a=conv(3, 4), head=nn.Linear(4, 2))
     assert slices(layers(net)["a"])["head.weight", 1] == (CONSUMER, [3, 2, 1, 0])
+
+
+class NoBatch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.inner = nn.Conv2d(4, 5, 1)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(self.inner(self.first(x)[0]).mean((1, 2)))
+
+
+def test_a_shape_that_a_rule_does_not_expect_freezes():
+    coupling = couple(NoBatch().eval(), torch.randn(2, 3, 4, 4))
+    reasons = {layer.name: layer.frozen for layer in coupling.layers}
+    assert "select" in reasons["first"] or "conv2d" in reasons["first"]
+    assert coupling.prunable == ()
