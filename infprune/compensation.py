@@ -4,6 +4,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from infprune.coupling.groups import Computation, Coupling
 from infprune.curvature.patches import chunks, columns, outputs
 from infprune.curvature.sweep import sharing
+from infprune.lockstep import Pairs, lockstep
 from infprune.modes import evaluating
 from infprune.progress import Progress, Silent
 from infprune.regression import Moments, chosen_damping, fit, moments
@@ -52,7 +54,8 @@ def least_squares(
     that only a batch norm reads gets its intercept through the norm's running mean. A weight tied between modules with
     biases of their own is left as it was cut.
 
-    One pass of both networks up to the layer per refitted weight; memory is one batch plus the Gram matrices.
+    Costs one pass of both networks, which wait at each weight until it is refitted (see `lockstep`), and holds their
+    current activations; where those would not fit, one pass up to the layer per weight, holding one batch.
 
     Args:
         dense: the network before the cut, eval mode is used.
@@ -66,12 +69,17 @@ def least_squares(
     """
     todo = [call for call in _affected(coupling, kept) if len(sharing(small, call.module)) == 1]
     fits = []
-    with progress.bar("least squares", len(todo)) as bar, evaluating(dense, small), torch.no_grad():
+    names = [call.module for call in todo]
+    with ExitStack() as stack:
+        bar = stack.enter_context(progress.bar("least squares", len(todo)))
+        stack.enter_context(evaluating(dense, small))
+        stack.enter_context(torch.no_grad())
+        pairs = stack.enter_context(lockstep(dense, small, names, batches))
         buffers = dict(small.named_buffers())
         for call in todo:
             calls = sum(c.weight == call.weight for c in coupling.computations)
             mean = buffers[call.norm] if call.norm is not None and _owns_norm(coupling, call) else None
-            fits.append(_refit(dense, small, call, calls, kept, batches, mean, damping))
+            fits.append(_refit(small, pairs, call, calls, kept, mean, damping))
             bar.advance(call.module)
     return tuple(fits)
 
@@ -123,12 +131,11 @@ def _affected(coupling: Coupling, kept: Kept) -> list[Computation]:
 
 
 def _refit(
-    dense: nn.Module,
     small: nn.Module,
+    pairs: Pairs,
     call: Computation,
     calls: int,
     kept: Kept,
-    batches: Batches,
     running_mean: Tensor | None,
     damping: float | None,
 ) -> Fit:
@@ -136,12 +143,9 @@ def _refit(
     rows = kept.get(call.weight, {}).get(0)
     ones = module.bias is not None or running_mean is not None
     folds: dict[int, Moments] = {}
-    for i, (x, _) in enumerate(batches):
-        truths = _recorded(dense, call.module, x, calls, "output")
-        inputs = _recorded(small, call.module, x, calls, "input")
-        for y, x_small in zip(truths, inputs, strict=True):
-            for part in _moments(module, x_small, y, rows, ones=ones):
-                folds[i % FOLDS] = folds[i % FOLDS] + part if i % FOLDS in folds else part
+    for i, y, x in pairs.of(call.module, calls):
+        for part in _moments(module, x, y, rows, ones=ones):
+            folds[i % FOLDS] = folds[i % FOLDS] + part if i % FOLDS in folds else part
     total = functools.reduce(operator.add, folds.values())
     old = _weights(module, total, ones=ones)
     if damping is None:
@@ -185,27 +189,3 @@ def _store(module: Any, new: Tensor, running_mean: Tensor | None, *, ones: bool)
             running_mean.sub_(intercept.to(running_mean))
         new = new[..., :-1]
     module.weight.copy_(new.reshape(module.weight.shape))
-
-
-class _Stop(Exception):  # noqa: N818 - not an error: ends a forward pass that has given what was wanted
-    """Nothing behind the watched layer is needed."""
-
-
-def _recorded(network: nn.Module, name: str, x: Tensor, calls: int, what: str) -> list[Tensor]:
-    """Inputs or outputs of a module in one forward pass, which ends at its last call."""
-    found: list[Tensor] = []
-
-    def hook(_: nn.Module, args: tuple[Tensor, ...], y: Tensor | None = None) -> None:
-        found.append(args[0].clone() if what == "input" else y.clone())  # type: ignore[union-attr]
-        if len(found) == calls:
-            raise _Stop
-
-    module = network.get_submodule(name)
-    handle = module.register_forward_pre_hook(hook) if what == "input" else module.register_forward_hook(hook)
-    try:
-        network(x)
-    except _Stop:
-        pass
-    finally:
-        handle.remove()
-    return found
