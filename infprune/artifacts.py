@@ -1,8 +1,6 @@
 """The files infprune writes: pruned models and scores, as safetensors with a JSON manifest. No pickle, ever."""
 
-import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 from infprune.errors import ConfigError, InfpruneError, InputError
 from infprune.files import atomic_write
 from infprune.models.build import build
-from infprune.models.checkpoint import load_into
+from infprune.models.checkpoint import load_into, plain_tensors
 from infprune.scores.contract import ChannelScores
 from infprune.surgery import Kept, resized
 
@@ -44,8 +42,8 @@ class Manifest(BaseModel):
     base_sha256: str | None
     scores_sha256: str | None
     plan: dict[str, int]
-    metrics: dict[str, Any]
-    config: dict[str, Any]
+    metrics: dict[str, float | list[str] | dict[str, float | None]]
+    config: dict[str, dict[str, Any]]
     versions: dict[str, str]
     seed: int
 
@@ -73,16 +71,9 @@ class Loaded:
     manifest: Manifest
 
 
-def digest(module: nn.Module) -> str:
-    """SHA-256 of a network's tensors by name, independent of the file they came from."""
-    state = {name: t.detach().cpu().contiguous() for name, t in sorted(module.state_dict().items())}
-    return hashlib.sha256(save(_untied(state))).hexdigest()
-
-
 def write_model(path: Path, module: nn.Module, manifest: Manifest) -> None:
     """Write a network and its manifest, atomically."""
-    state = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
-    atomic_write(path, save(_untied(state), metadata={KEY: manifest.model_dump_json()}))
+    atomic_write(path, save(plain_tensors(module), metadata={KEY: manifest.model_dump_json()}))
 
 
 def write_scores(path: Path, scores: ChannelScores, manifest: ScoresManifest) -> None:
@@ -138,37 +129,14 @@ def load(path: str | Path, factory: str | None = None, device: str | torch.devic
         module = resized(dense, kept)
     except InfpruneError as error:
         raise InputError(f"{path}: its manifest does not fit the network it names ({error})") from error
-    load_into(module, _tied(module, tensors), str(path))
+    load_into(module, tensors, str(path))
     return Loaded(module.to(device).eval(), manifest)
 
 
-def _untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Safetensors refuses shared memory: a tied tensor is written under its first name only."""
-    seen: set[tuple[int, tuple[int, ...]]] = set()
-    unique = {}
-    for name, t in state.items():
-        key = (t.data_ptr(), tuple(t.shape))
-        if t.numel() == 0 or key not in seen:
-            seen.add(key)
-            unique[name] = t
-    return unique
-
-
-def _tied(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give tied tensors back under all their names."""
-    full = dict(tensors)
-    first: dict[int, str] = {}
-    for name, p in module.named_parameters(remove_duplicate=False):
-        source = first.setdefault(id(p), name)
-        if name not in full and source in full:
-            full[name] = full[source]
-    return full
-
-
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a file written by infprune")
     try:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; give a file written by infprune")
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict

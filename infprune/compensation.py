@@ -22,6 +22,7 @@ from infprune.surgery import Kept
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 FOLDS = 3
+WIDEST = 12_288  # entries of a Gram matrix: four float64 copies are then 4.5 GiB
 UNKNOWN = 1e-3  # the damping when there is a single batch, so nothing to hold out
 
 
@@ -119,13 +120,17 @@ def recalibrate(module: nn.Module, batches: Batches) -> None:
 
 
 def _affected(coupling: Coupling, kept: Kept) -> list[Computation]:
-    """Calls from the first one that lost inputs on, each weight once; depthwise filters mix nothing."""
+    """Calls from the first one that lost inputs on, each weight once.
+
+    Depthwise filters mix nothing; weights outside a module and those whose Gram matrix is too wide stay as cut.
+    """
     found: dict[str, Computation] = {}
     started = False
     for call in coupling.computations:
         started = started or 1 in kept.get(call.weight, {})
         depthwise = call.groups > 1 and coupling.tensors[call.weight].shape[1] == 1
-        if started and not depthwise:
+        narrow = coupling.tensors[call.weight].shape[1:].numel() <= WIDEST
+        if started and not depthwise and call.owned and narrow:
             found.setdefault(call.weight, call)
     return list(found.values())
 

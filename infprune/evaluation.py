@@ -1,5 +1,6 @@
 """Accuracy and loss of a classifier on a split."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ def evaluate(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Eva
 
     Raises:
         ArchitectureError: the outputs are not logits `(N, classes)` that fit the labels.
-        InputError: no samples.
+        InputError: no samples, or outputs that are not finite.
     """
     right, loss, samples = 0, 0.0, 0
     with evaluating(module):
@@ -40,4 +41,6 @@ def evaluate(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Eva
             samples += len(y)
     if samples == 0:
         raise InputError("expected samples to evaluate on, got an empty split")
+    if not math.isfinite(loss):
+        raise InputError("the network's outputs are not finite on this split; check weights and data for NaN")
     return Evaluation(right / samples, loss / samples, samples)

@@ -12,6 +12,7 @@ from infprune.errors import ArchitectureError
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 MEMORY = 4 << 30  # bytes that paused passes may hold; beyond it, passes are run anew for every layer
+BATCHES = 64  # each costs two threads
 LIVE = 4  # largest activations assumed alive at the same time in a network (input, output, shortcut, spare)
 
 
@@ -37,7 +38,8 @@ def lockstep(dense: nn.Module, small: nn.Module, names: Sequence[str], batches: 
         batches: calibration samples.
     """
     inputs = [x for x, _ in batches]
-    if LIVE * sum(_largest(network, inputs[0]) for network in (dense, small)) * sum(map(len, inputs)) > MEMORY:
+    live = LIVE * sum(_largest(network, inputs[0]) for network in (dense, small)) * sum(map(len, inputs))
+    if live > MEMORY or len(inputs) > BATCHES:
         yield _Anew(dense, small, inputs)
         return
     with ExitStack() as stack:

@@ -76,9 +76,8 @@ def prunable(coupling: Coupling, protect: Sequence[str] = ()) -> tuple[ChannelLa
         if not any(fnmatchcase(name, pattern) for pattern in protect for name in _producers(layer))
     )
     if not layers:
-        raise BudgetError(
-            "nothing to prune: every layer is frozen or protected; run `infprune score` to see the layers"
-        )
+        reasons = "; ".join(f"{layer.name}: {layer.frozen}" for layer in coupling.layers if layer.frozen)
+        raise BudgetError(f"nothing to prune: every layer is protected or frozen ({reasons})")
     return layers
 
 

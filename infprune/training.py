@@ -17,6 +17,7 @@ from infprune.data.loaders import Batches, batches
 from infprune.errors import ConfigError, InputError
 from infprune.evaluation import evaluate
 from infprune.files import atomic_write
+from infprune.models.checkpoint import digest
 from infprune.progress import Progress, Silent
 
 
@@ -74,6 +75,7 @@ def train(
     recipe: Recipe,
     *,
     seed: int,
+    origin: str = "",
     augment: Callable[[Tensor], Tensor] = lambda x: x,
     checkpoint: Path | None = None,
     resume: bool = False,
@@ -90,6 +92,7 @@ def train(
         validation: judged after each epoch; selects nothing.
         recipe: how.
         seed: of everything random.
+        origin: what the run starts from besides the weights, e.g. the data; a checkpoint of another origin is refused.
         augment: changes a batch of inputs.
         checkpoint: written after every epoch, atomically; None for none.
         resume: continue from `checkpoint` if it exists.
@@ -99,9 +102,10 @@ def train(
         ConfigError: the checkpoint to resume belongs to another recipe or network.
         InputError: the loss is not finite, or the checkpoint is unreadable.
     """
+    origin = f"{digest(module)} {origin}"
     state = _start(module, recipe)
     if resume and checkpoint is not None and checkpoint.exists():
-        _restore(state, recipe, seed, checkpoint)
+        _restore(state, recipe, seed, origin, checkpoint)
     steps = math.ceil(len(data) / recipe.batch_size)
     for epoch in range(len(state.history), recipe.epochs):
         torch.manual_seed(_mix(seed, epoch))
@@ -111,7 +115,7 @@ def train(
         judged = evaluate(_result(state), validation)
         state.history.append(Epoch(epoch + 1, loss, accuracy, judged.accuracy))
         if checkpoint is not None:
-            _save(state, recipe, seed, checkpoint)
+            _save(state, recipe, seed, origin, checkpoint)
     return Trained(_result(state), tuple(state.history))
 
 
@@ -191,9 +195,10 @@ def _mix(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch) % 2**63
 
 
-def _save(state: _State, recipe: Recipe, seed: int, path: Path) -> None:
+def _save(state: _State, recipe: Recipe, seed: int, origin: str, path: Path) -> None:
     content = {
         "recipe": asdict(recipe) | {"seed": seed},
+        "origin": origin,
         "module": state.module.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "average": None if state.average is None else state.average.state_dict(),
@@ -204,7 +209,7 @@ def _save(state: _State, recipe: Recipe, seed: int, path: Path) -> None:
     atomic_write(path, buffer.getvalue())
 
 
-def _restore(state: _State, recipe: Recipe, seed: int, path: Path) -> None:
+def _restore(state: _State, recipe: Recipe, seed: int, origin: str, path: Path) -> None:
     try:
         content: dict[str, Any] = torch.load(path, map_location=_device(state.module), weights_only=True)
         made, history = content["recipe"], [Epoch(**epoch) for epoch in content["history"]]
@@ -214,6 +219,10 @@ def _restore(state: _State, recipe: Recipe, seed: int, path: Path) -> None:
     changed = [f"{key} {made.get(key)!r} -> {now[key]!r}" for key in now if made.get(key) != now[key]]
     if changed:
         raise ConfigError(f"cannot resume from {path}: it was made with other settings ({', '.join(changed)})")
+    if content.get("origin") != origin:
+        raise ConfigError(
+            f"cannot resume from {path}: it started from other weights or data; drop --resume to start over"
+        )
     try:
         state.module.load_state_dict(content["module"])
         state.optimizer.load_state_dict(content["optimizer"])

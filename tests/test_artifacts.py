@@ -12,7 +12,6 @@ from infprune.artifacts import (
     KEY,
     Manifest,
     ScoresManifest,
-    digest,
     load,
     read_scores,
     write_model,
@@ -21,6 +20,7 @@ from infprune.artifacts import (
 from infprune.coupling.couple import couple
 from infprune.errors import ConfigError, InputError
 from infprune.models import MODELS
+from infprune.models.checkpoint import digest, load_into, plain_tensors, read_tensors
 from infprune.scores.contract import ChannelScores
 from infprune.surgery import kept_positions, resized
 
@@ -147,6 +147,15 @@ def test_tied_weights_survive(tmp_path, monkeypatch):
     loaded = load(path, factory=factory).module
     assert loaded.a.weight is loaded.b.weight
     assert torch.equal(loaded.a.weight, module.a.weight)
+
+
+def test_tied_weights_written_by_training_load_as_a_checkpoint(tmp_path):
+    module = Tied()
+    save_file(plain_tensors(module), tmp_path / "w.safetensors")
+    other = Tied()
+    load_into(other, read_tensors(tmp_path / "w.safetensors"), "w")
+    assert torch.equal(other.a.weight, module.a.weight)
+    assert torch.equal(other.b.bias, module.b.bias)
 
 
 def scores_manifest():

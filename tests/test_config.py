@@ -49,7 +49,7 @@ def faults(text, *overrides):
 
 
 def test_nothing_given_is_the_shipped_digits_and_the_defaults():
-    assert load(None, []) == load("digits") == Config()
+    assert load(None, []) == load("digits") == Config(data=DataConfig(calibration=1024))
     assert Config().train.lr == 0.1
     assert Config().finetune == FinetuneConfig(epochs=2, lr=0.01)
 

@@ -23,9 +23,8 @@ def test_resumed_equals_uninterrupted(name, stop, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(RECIPES[name], checkpoint=file, resume=True, progress=Telling(stop))
     assert file.exists() == (stop > 4)
-    start = network(seed=0 if stop <= 4 else 99)  # weights of the new process do not matter once there is a checkpoint
     progress = Telling()
-    resumed = run(RECIPES[name], start, checkpoint=file, resume=True, progress=progress)
+    resumed = run(RECIPES[name], checkpoint=file, resume=True, progress=progress)
     assert same(resumed.module, whole.module)
     assert resumed.history == whole.history
     assert len(progress.bars) == 4 - max(0, stop - 1) // 4
@@ -35,7 +34,7 @@ def test_resume_of_a_finished_run_trains_no_more(tmp_path):
     recipe, file = RECIPES["everything"], tmp_path / "state.pt"
     done = run(recipe, checkpoint=file)
     content = file.read_bytes()
-    again = run(recipe, network(seed=9), checkpoint=file, resume=True, progress=(progress := Telling()))
+    again = run(recipe, checkpoint=file, resume=True, progress=(progress := Telling()))
     assert progress.steps == 0
     assert same(again.module, done.module)
     assert again.history == done.history
@@ -47,7 +46,17 @@ def test_without_resume_the_checkpoint_is_replaced(tmp_path):
     run(recipe, checkpoint=file, seed=1)
     fresh = run(recipe, checkpoint=file, seed=2)
     assert same(fresh.module, run(recipe, seed=2).module)
-    assert same(run(recipe, network(seed=9), checkpoint=file, resume=True, seed=2).module, fresh.module)
+    assert same(run(recipe, checkpoint=file, resume=True, seed=2).module, fresh.module)
+
+
+@pytest.mark.parametrize("changes", [{"module": network(seed=9)}, {"origin": "other data"}])
+def test_a_checkpoint_of_another_start_is_refused(changes, tmp_path):
+    recipe, file = RECIPES["sgd"], tmp_path / "state.pt"
+    run(recipe, checkpoint=file)
+    content = file.read_bytes()
+    with pytest.raises(ConfigError, match="it started from other weights or data; drop --resume"):
+        run(recipe, checkpoint=file, resume=True, **changes)
+    assert file.read_bytes() == content
 
 
 CHILD = """
@@ -80,7 +89,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, request):
             child.send_signal(signal.SIGKILL)
     assert child.wait(10) == -signal.SIGKILL, log.read_text()
     progress = Telling()
-    resumed = run(KILLED, network(seed=99), checkpoint=file, resume=True, progress=progress)
+    resumed = run(KILLED, checkpoint=file, resume=True, progress=progress)
     assert 1 <= len(progress.bars) <= 19  # it was under way, and did not start over
     whole = run(KILLED)
     assert same(resumed.module, whole.module)
@@ -105,7 +114,7 @@ def test_another_seed_or_network_is_refused(tmp_path):
     run(recipe, checkpoint=file)
     with pytest.raises(ConfigError, match=r"other settings \(seed 5 -> 6\)"):
         run(recipe, checkpoint=file, resume=True, seed=6)
-    with pytest.raises(ConfigError, match="it belongs to another network"):
+    with pytest.raises(ConfigError, match="it started from other weights or data"):
         run(recipe, nn.Sequential(nn.Flatten(), nn.Linear(81, 3)), checkpoint=file, resume=True)
 
 

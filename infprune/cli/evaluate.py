@@ -32,7 +32,7 @@ def evaluate(
     Example: [bold]infprune evaluate runs/digits_resnet-prune/pruned.safetensors[/bold]
     """
     given = words or []
-    file = Path(given[0]) if given and "=" not in given[0] else None
+    file = Path(given[0]) if given and ("=" not in given[0] or Path(given[0]).is_file()) else None
 
     def work(progress: RichProgress) -> Any:
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs

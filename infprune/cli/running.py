@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -87,7 +87,7 @@ def execute(
     return result
 
 
-def _fail(command: str, message: str, code: int, *, as_json: bool) -> None:
+def _fail(command: str, message: str, code: int, *, as_json: bool) -> NoReturn:
     if as_json:
         typer.echo(json.dumps({"schema_version": 1, "command": command, "error": message, "exit_code": code}))
     Console(stderr=True, soft_wrap=True, highlight=False).print("[red]error:[/red] ", end="")

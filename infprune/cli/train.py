@@ -30,7 +30,7 @@ def train(
 ) -> None:
     """Train the configured network from its initial weights.
 
-    Example: [bold]infprune train -c mnist-alexnet5 data.root=PATH train.epochs=4[/bold]
+    Example: [bold]infprune train -c digits train.epochs=40 -o weights.safetensors[/bold]
     """
 
     def work(progress: RichProgress) -> Any:

@@ -1,9 +1,10 @@
 """The configuration as typed, frozen sections. Every field has a default, bounds and a description."""
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Criterion = Literal["influence", "theorem1", "gate", "inf-cp", "taylor", "magnitude", "bn-scale", "random"]
 CRITERIA: tuple[str, ...] = get_args(Criterion)
@@ -22,6 +23,20 @@ def said(words: tuple[str, ...], values: Mapping[Any, Any]) -> list[str]:
 def choice(words: tuple[str, ...], said: list[str]) -> str:
     """Say that exactly one of the words is wanted."""
     return f"expected one of {', '.join(words)}, got {' and '.join(said) or 'none'}"
+
+
+def _storable(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what JSON would change or not hold: arguments are written into artifacts."""
+    try:
+        same = json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError, RecursionError):
+        same = False
+    if not same:
+        raise ValueError("not storable as JSON")
+    return value
+
+
+Arguments = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 class Section(BaseModel):
@@ -57,7 +72,7 @@ class ModelConfig(Section):
         description="Your own network, `pkg.module:function`; replaces `name`.",
         json_schema_extra=_FACTORY_TEXT,
     )
-    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the network's factory.")
+    args: Arguments = Field(default_factory=dict, description="Keyword arguments of the network's factory.")
     checkpoint: str = Field(
         default="shipped",
         min_length=1,
@@ -77,7 +92,7 @@ class DataConfig(Section):
         description="Your own dataset, `pkg.module:function`; replaces `name`.",
         json_schema_extra=_FACTORY_TEXT,
     )
-    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the dataset's factory.")
+    args: Arguments = Field(default_factory=dict, description="Keyword arguments of the dataset's factory.")
     root: str | None = Field(default=None, min_length=1, description="The folder that holds the files.")
     download: bool = Field(default=False, description="Fetch missing files.")
     batch_size: int = Field(default=128, gt=0, description="Samples per batch.")
@@ -183,9 +198,7 @@ class RunConfig(Section):
         description="`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.",
         json_schema_extra={"expected": "one of auto, cpu, cuda, cuda:N, mps"},
     )
-    precision: Literal["float32", "bf16"] = Field(
-        default="float32", description="Number format of forward and backward."
-    )
+    precision: Literal["float32", "bf16"] = Field(default="float32", description="Number format of training.")
     threads: int | None = Field(default=None, gt=0, description="CPU threads; null: torch's choice.")
 
 

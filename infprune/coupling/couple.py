@@ -1,16 +1,20 @@
 """From labels to channel layers."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from infprune.coupling import RULES
 from infprune.coupling.graph import trace
-from infprune.coupling.groups import ChannelLayer, CoupledSlice, Coupling, Role, TensorSpec
+from infprune.coupling.groups import ChannelLayer, Computation, CoupledSlice, Coupling, Role, TensorSpec
 from infprune.coupling.labels import FIXED
 from infprune.coupling.pointwise import pointwise
 from infprune.coupling.propagation import Propagation, by_name
+from infprune.modes import evaluating
 
 Signature = tuple[tuple[tuple[str, int], int], ...]  # ((tensor, dimension), positions per channel), ...
 
@@ -33,20 +37,40 @@ def couple(module: nn.Module, example: Tensor) -> Coupling:
     state.run(by_name(RULES, pointwise))
     for name, elements in state.mixed:
         _settle(state, name, elements)
-    _freeze_functional(state, module)
-    return Coupling(_layers(state), tuple(state.computations), _tensor_specs(module))
+    computations = _owned(state, module, example)
+    return Coupling(_layers(state), tuple(computations), _tensor_specs(module))
 
 
-def _freeze_functional(state: Propagation, module: nn.Module) -> None:
-    """Weights that no convolution or linear module owns cannot be measured or resized: their channels stay."""
+def _owned(state: Propagation, module: nn.Module, example: Tensor) -> list[Computation]:
+    """Tell weights that are used by calling their module from those that are not, and freeze the latter's channels.
+
+    Only the former can be measured by hooks and resized by attributes.
+    """
+    called = Counter[int]()
+    with ExitStack() as stack, evaluating(module), torch.no_grad():
+        for owner in module.modules():
+            if isinstance(owner, nn.Linear | nn.modules.conv._ConvNd):  # noqa: SLF001 - base of all convolutions
+                stack.enter_context(_counting(owner, called))
+        module(example)
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    met = Counter(call.weight for call in state.computations)
+    found = []
     for call in state.computations:
-        owner = module.get_submodule(call.module)
-        if not isinstance(owner, nn.Linear | nn.modules.conv._ConvNd):  # noqa: SLF001 - base of all convolutions
-            for dim in (0, 1):
-                if (call.weight, dim) in state.dims:
-                    state.labels.freeze(
-                        state.dims[call.weight, dim], f"{call.weight} is used outside a module of its own"
-                    )
+        owned = called[id(tensors[call.weight])] == met[call.weight]
+        found.append(replace(call, owned=owned))
+        for dim in (0, 1):
+            if not owned and (call.weight, dim) in state.dims:
+                state.labels.freeze(state.dims[call.weight, dim], f"{call.weight} is used outside a module of its own")
+    return found
+
+
+@contextmanager
+def _counting(owner: nn.Module, called: Counter[int]) -> Iterator[None]:
+    handle = owner.register_forward_pre_hook(lambda m, _: called.update([id(m.weight)]))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _tensor_specs(module: nn.Module) -> dict[str, TensorSpec]:

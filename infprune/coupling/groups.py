@@ -55,7 +55,8 @@ class Computation:
     """One call of a convolution or linear weight, in graph order.
 
     `positions` is the number of output positions per sample, so its cost is `positions * weight.numel()` MACs.
-    `norm` names the running mean of the batch norm that alone reads the output, if that is so.
+    `norm` names the running mean of the batch norm that alone reads the output, if that is so. `owned`: the weight
+    belongs to a convolution or linear module and is used by calling it, so hooks on the module see it.
     """
 
     weight: str
@@ -63,6 +64,7 @@ class Computation:
     positions: int
     groups: int
     norm: str | None = None
+    owned: bool = True
 
     @property
     def module(self) -> str:

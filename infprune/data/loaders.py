@@ -53,14 +53,12 @@ def batches(
 
 
 def subset(dataset: Samples, n: int, seed: int) -> Samples:
-    """Return ``n`` random samples without replacement, in random order; the dataset itself when it has no more.
+    """Return ``n`` random samples without replacement, in random order; all of them when there are no more.
 
     Raises:
         ConfigError: ``n`` is below 1.
     """
     if n < 1:
         raise ConfigError(f"expected at least 1 sample, got {n}; raise data.calibration")
-    if n >= len(dataset):
-        return dataset
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
     return Part(dataset, order[:n])

@@ -1,5 +1,6 @@
 """Read weights from a file, without executing any of it, and put them into a network."""
 
+import hashlib
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -8,7 +9,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from infprune.errors import InputError
@@ -28,8 +29,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing, corrupt, a pickle that needs code, or holds no tensors.
     """
-    if not path.is_file():
-        raise InputError(f"no checkpoint file at {path}; correct model.checkpoint")
     content = _read(path)
     while wrapper := next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None):
         content = content[wrapper]
@@ -50,7 +49,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
     """
     expected = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
     prefix, own = _shared_prefix(tensors), _shared_prefix(expected)
-    tensors = {own + key.removeprefix(prefix): value for key, value in tensors.items()}
+    tensors = _tied(expected, {own + key.removeprefix(prefix): value for key, value in tensors.items()})
     faults = _mismatches(expected, tensors)
     if faults:
         raise InputError(
@@ -62,6 +61,32 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
     module.load_state_dict(tensors, strict=False)  # strict by the checks above, except for the counters
 
 
+def plain_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return a network's tensors as they are written: on the CPU, contiguous, each tied one under its first name."""
+    unique = {value.data_ptr(): name for name, value in reversed(module.state_dict().items()) if value.numel()}
+    return {
+        name: value.detach().cpu().contiguous()
+        for name, value in module.state_dict().items()
+        if not value.numel() or unique[value.data_ptr()] == name
+    }
+
+
+def digest(module: nn.Module) -> str:
+    """Return the SHA-256 of a network's tensors and their names, whatever file they came from."""
+    return hashlib.sha256(save(dict(sorted(plain_tensors(module).items())))).hexdigest()
+
+
+def _tied(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give tensors that the module ties back under all their names."""
+    full = dict(tensors)
+    for name, value in expected.items():
+        if name not in full and value.numel():
+            twins = (other for other, t in expected.items() if t.data_ptr() == value.data_ptr() and other in tensors)
+            if twin := next(twins, None):
+                full[name] = full[twin]
+    return full
+
+
 def _read(path: Path) -> Mapping[Any, Any]:
     try:
         if path.suffix == ".safetensors":
@@ -69,6 +94,8 @@ def _read(path: Path) -> Mapping[Any, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle protocol: the outcome is told below
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise InputError(f"no checkpoint file at {path}; correct model.checkpoint") from error
     except UnpicklingError as error:
         raise InputError(f"{path} refused: {_needs_code(error)}; re-save its state_dict as .safetensors") from error
     except Exception as error:  # a damaged pickle can raise anything

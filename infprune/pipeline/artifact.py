@@ -1,31 +1,32 @@
 """Open a file that infprune wrote, with the configuration it carries."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from infprune import config
 from infprune.artifacts import Loaded, Manifest, load, read_manifest
-from infprune.errors import ConfigError
+from infprune.errors import ConfigError, InputError
 from infprune.pipeline.session import Session, check_logits
 
 
 def settings_for(path: Path, source: str | None, overrides: Sequence[str]) -> config.Config:
     """The configuration to work on a file with: the named one, else the one inside the file; its network is the file's.
 
+    A factory is never taken from the file: a file must not decide what this process imports or where it writes.
+
     Raises:
-        ConfigError: the file names a factory that the command line does not repeat: it would import code.
+        ConfigError: the file needs a factory that the command line or the named configuration does not give.
+        InputError: the configuration inside the file is damaged.
     """
     manifest = read_manifest(path)
-    network = {"name": manifest.name, "factory": manifest.factory, "args": manifest.args}
-    if source is not None:
-        content = config.load(source, overrides).model_dump()
-        content["model"].update(network)
-        return config.Config.model_validate(content)
-    for section in ("model", "data"):
-        factory = manifest.config.get(section, {}).get("factory")
-        if factory and not any(o.replace(" ", "").startswith(f"{section}.factory=") for o in overrides):
-            raise ConfigError(f"{path} names {factory}; if you trust it, repeat it: {section}.factory={factory}")
-    return config.assemble(str(path), _without_nulls(manifest), overrides)
+    settings = config.load(source, overrides) if source is not None else _stored(path, manifest, overrides)
+    if manifest.factory is not None and settings.model.factory != manifest.factory:
+        raise ConfigError(_untrusted(path, "model", manifest.factory))
+    content = settings.model_dump()
+    content["model"] |= {"name": manifest.name, "factory": manifest.factory, "args": manifest.args}
+    return config.Config.model_validate(content)
 
 
 def open_artifact(path: Path, session: Session) -> Loaded:
@@ -35,7 +36,28 @@ def open_artifact(path: Path, session: Session) -> Loaded:
     return loaded
 
 
-def _without_nulls(manifest: Manifest) -> dict[str, dict[str, object]]:
+def _stored(path: Path, manifest: Manifest, overrides: Sequence[str]) -> config.Config:
+    """The configuration inside a file, under the overrides; without factories, places to write and downloads."""
+    content = _without_nulls(manifest)
+    content.pop("model", None)
+    factory = content.get("data", {}).pop("factory", None)
+    content.get("data", {}).pop("download", None)
+    content["run"] = {key: value for key, value in content.get("run", {}).items() if key in ("seed", "precision")}
+    try:
+        config.assemble(str(path), copy.deepcopy(content), ())
+    except ConfigError as error:
+        raise InputError(f"the configuration inside a file is damaged: {error}; give one with -c") from error
+    settings = config.assemble(str(path), content, overrides)
+    if factory is not None and not any(o.startswith(("data.factory=", "data.name=")) for o in overrides):
+        raise ConfigError(_untrusted(path, "data", factory))
+    return settings
+
+
+def _untrusted(path: Path, section: str, factory: str) -> str:
+    return f"{path} names {factory}, which would be imported; if you trust it, repeat it: {section}.factory={factory}"
+
+
+def _without_nulls(manifest: Manifest) -> dict[str, dict[str, Any]]:
     """A dumped configuration spells out every choice; the words that are null were not chosen."""
     return {
         section: {key: value for key, value in values.items() if value is not None}

@@ -19,7 +19,8 @@ def run(path: Path | None, settings: Config, progress: Progress) -> EvaluateResu
     else:
         loaded = open_artifact(path, session)
         module = loaded.module
-        stages = loaded.manifest.metrics.get("accuracy", {})
+        claimed = loaded.manifest.metrics.get("accuracy")
+        stages = claimed if isinstance(claimed, dict) else {}
         recorded = next(
             (stages[s] for s in ("finetuned", "compensated", "cut", "dense") if stages.get(s) is not None), None
         )

@@ -57,6 +57,7 @@ def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneR
             accuracy = Accuracy(accuracy.dense, accuracy.cut, accuracy.compensated, evaluate(small, test).accuracy)
     with watch.stage("write"):
         path = Path(settings.run.output or session.folder / "pruned.safetensors")
+        session.record()
         _write(path, session, dense, small, coupling, made, accuracy)
     with watch.stage("latency"):
         example = session.example(1)
@@ -92,6 +93,7 @@ def _finetuned(session: Session, small: nn.Module, *, resume: bool, progress: Pr
         session.batches(session.splits.validation),
         session.recipe("finetune"),
         seed=session.config.run.seed,
+        origin=session.data_identity,
         augment=session.augment(),
         checkpoint=session.folder / "finetune.ckpt",
         resume=resume,

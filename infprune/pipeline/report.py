@@ -1,6 +1,5 @@
 """`infprune report`: accuracy against rate, for each criterion and seed. One calibration and one score per seed."""
 
-import copy
 import difflib
 import hashlib
 import json
@@ -9,14 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from infprune import config, cost, selection
+from infprune import __version__, config, cost, selection
 from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.data.loaders import Batches
-from infprune.errors import BudgetError, ConfigError
+from infprune.errors import BudgetError, ConfigError, InputError
 from infprune.evaluation import evaluate
 from infprune.files import atomic_write
+from infprune.models.checkpoint import digest
 from infprune.pipeline import cutting
 from infprune.pipeline.results import ReportResult, ReportRow
 from infprune.pipeline.score import automatic, limits, scored
@@ -46,12 +47,12 @@ def grid(rates: str, criteria: str, seeds: int) -> Grid:
         ConfigError: a rate outside [0, 1) or an unknown criterion.
     """
     try:
-        numbers = [float(word) for word in rates.split(",")]
+        numbers = list(dict.fromkeys(float(word) for word in rates.split(",")))
     except ValueError:
         raise ConfigError(f"--rates: expected numbers like 0.2,0.5, got {rates!r}") from None
     if not all(0 <= number < 1 for number in numbers):
         raise ConfigError(f"--rates: expected numbers in [0, 1), got {rates!r}")
-    names = [word.strip() for word in criteria.split(",")]
+    names = list(dict.fromkeys(word.strip() for word in criteria.split(",")))
     for name in names:
         if name not in SCORES:
             close = difflib.get_close_matches(name, SCORES, 1)
@@ -83,10 +84,11 @@ def run(settings: config.Config, grid: Grid, progress: Progress, *, finetune: bo
         coupling = open_coupling(dense, session)
         layers = selection.prunable(coupling, settings.prune.protect)
     bench = _Bench(session, dense, coupling, layers, test)
-    store = _Store(session.folder / "measurements.json", _identity(session, finetune=finetune), resume=resume)
+    store = _Store(session.folder / "measurements.json", _identity(session, dense, finetune=finetune), resume=resume)
     with progress.bar("report", grid.seeds * len(grid.criteria) * len(grid.rates)) as bar:
         for seed in range(settings.run.seed, settings.run.seed + grid.seeds):
             _measure_seed(bench, grid, seed, store, watch, progress, bar.advance, finetune=finetune)
+    session.record()
     return ReportResult(
         model=session.model_name,
         data=session.data_name,
@@ -108,8 +110,7 @@ class _Store:
         self._path, self._identity = path, identity
         self._found: dict[str, Measurement] = {}
         if resume and path.exists():
-            content = json.loads(path.read_text())
-            self._found = content["measurements"] if content.get("identity") == identity else {}
+            self._found = _stored(path, identity)
 
     def get(self, key: str) -> Measurement | None:
         return self._found.get(key)
@@ -119,8 +120,24 @@ class _Store:
         atomic_write(self._path, json.dumps({"identity": self._identity, "measurements": self._found}, indent=1))
 
 
-def _identity(session: Session, *, finetune: bool) -> str:
-    content = session.config.model_dump() | {"finetuned": finetune}
+def _stored(path: Path, identity: str) -> dict[str, Measurement]:
+    try:
+        content = json.loads(path.read_text())
+        found: dict[str, Measurement] = dict(content["measurements"])
+        made = content["identity"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot resume from {path}: it is damaged; delete it to start over") from error
+    if made != identity:
+        raise ConfigError(
+            f"cannot resume from {path}: it was measured with other settings, weights or versions; "
+            "give another run.dir, or drop --resume to start over"
+        )
+    return found
+
+
+def _identity(session: Session, dense: nn.Module, *, finetune: bool) -> str:
+    content = session.config.model_dump() | {"finetuned": finetune, "weights": digest(dense)}
+    content["versions"] = [__version__, torch.__version__]
     content["run"] = {key: content["run"][key] for key in ("precision",)}
     content["prune"] = {key: value for key, value in content["prune"].items() if key not in ("rate", "macs", "params")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -185,7 +202,7 @@ def _measure(
         compensated = evaluate(small, bench.test).accuracy
     if finetune:
         tuned = train(
-            copy.deepcopy(small),
+            small,
             session.splits.train,
             validation,
             session.recipe("finetune"),

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from infprune import cost, selection
-from infprune.artifacts import ScoresManifest, digest, read_scores, write_scores
+from infprune.artifacts import ScoresManifest, read_scores, write_scores
 from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.errors import InputError
+from infprune.models.checkpoint import digest
 from infprune.pipeline.results import LayerRow, ScoreResult
 from infprune.pipeline.session import Session, open_coupling, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
@@ -32,7 +33,6 @@ def run(settings: Config, progress: Progress) -> ScoreResult:
         layers = selection.prunable(coupling, settings.prune.protect)
     with watch.stage("score"):
         scores = measured(session, module, layers, progress)
-    plan = selection.select(coupling, layers, scores.values, budget(settings), limits(settings))
     path = Path(settings.run.output or session.folder / "scores.safetensors")
     samples = min(settings.data.calibration, len(session.splits.train))
     settings_dump = session.config.model_dump()
@@ -49,6 +49,8 @@ def run(settings: Config, progress: Progress) -> ScoreResult:
             config=settings_dump,
         ),
     )
+    session.record()
+    plan = selection.select(coupling, layers, scores.values, budget(settings), limits(settings))
     return ScoreResult(
         criterion=scores.criterion,
         unit=scores.unit,

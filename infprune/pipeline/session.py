@@ -1,6 +1,6 @@
 """Configuration -> the live objects of a run: network, splits, device, coupling."""
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from infprune import __version__, config
-from infprune.artifacts import Manifest, digest
+from infprune.artifacts import Manifest
 from infprune.coupling.couple import couple
 from infprune.coupling.groups import Coupling
 from infprune.data import splits
 from infprune.data.augment import AUGMENTATIONS
-from infprune.data.dataset import Samples, Splits
+from infprune.data.dataset import Samples, Splits, gather
 from infprune.data.loaders import Batches, batches, subset
 from infprune.errors import ArchitectureError, ConfigError, InputError
 from infprune.files import atomic_write
+from infprune.imports import one_line
 from infprune.models import SHIPPED
 from infprune.models.build import build
-from infprune.models.checkpoint import load_into, read_tensors
+from infprune.models.checkpoint import digest, load_into, read_tensors
 from infprune.modes import evaluating
 from infprune.training import Recipe
 
@@ -46,6 +47,11 @@ class Session:
         """The configured name or factory of the data."""
         return str(self.config.data.name or self.config.data.factory)
 
+    @property
+    def data_identity(self) -> str:
+        """The data section as text: what a resumed training must share."""
+        return self.config.data.model_dump_json()
+
     def batches(self, samples: Samples, size: int = EVALUATION_BATCH) -> Batches:
         """Batches of a split, in order, on the device."""
         return batches(samples, size, device=self.device)
@@ -57,8 +63,12 @@ class Session:
 
     def example(self, count: int = 2) -> Tensor:
         """The first training inputs, as one batch."""
-        first = [self.splits.train[i % len(self.splits.train)][0] for i in range(count)]
-        return torch.stack(first).to(self.device)
+        first = [i % len(self.splits.train) for i in range(count)]
+        return gather(self.splits.train, first)[0].to(self.device)
+
+    def record(self) -> None:
+        """Write the resolved configuration into the run folder; called when the run has its result."""
+        atomic_write(self.folder / "config.yaml", config.dump(self.config))
 
     def recipe(self, section: str) -> Recipe:
         """The recipe of the `train` or `finetune` section."""
@@ -72,11 +82,14 @@ class Session:
 
 
 def open_session(settings: config.Config, command: str) -> Session:
-    """Seed, choose the device, load the data and fix the output folder; writes the resolved configuration there."""
+    """Seed, choose the device, load the data and fix the output folder."""
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
     torch.manual_seed(settings.run.seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.allow_tf32 = False  # the proof compares float32 to 1e-5
+    torch.set_float32_matmul_precision("highest")
     device = _device(settings.run.device)
     name = str(settings.model.name or settings.model.factory).replace(":", "-").rpartition("/")[2]
     folder = Path(settings.run.dir or f"runs/{name}-{command}")
@@ -91,7 +104,6 @@ def open_session(settings: config.Config, command: str) -> Session:
         validation=d.validation,
         seed=d.seed,
     )
-    atomic_write(folder / "config.yaml", config.dump(settings))
     return Session(settings, data, device, folder)
 
 
@@ -124,11 +136,12 @@ def check_logits(module: nn.Module, session: Session) -> None:
     try:
         with evaluating(module), torch.no_grad():
             logits = module(example)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
         raise ArchitectureError(
             f"{session.model_name} does not accept inputs of shape {tuple(example.shape[1:])} "
-            f"({session.data_name}): {reason}"
+            f"({session.data_name}): {one_line(error)}"
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < session.splits.classes:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -144,21 +157,25 @@ def open_coupling(module: nn.Module, session: Session) -> Coupling:
     return couple(module, session.example())
 
 
-def manifest(session: Session, base: nn.Module, kept: dict[str, dict[int, Tensor]], **fields: Any) -> Manifest:
-    """Describe a network that is about to be written; what depends on place or clock is left out."""
+def provenance(session: Session) -> dict[str, Any]:
+    """The configuration, versions and seed of a run; what depends on place or clock is left out."""
     settings = session.config.model_dump()
     settings["run"] = {key: settings["run"][key] for key in ("seed", "precision")}
+    versions = {"infprune": __version__, "torch": torch.__version__.partition("+")[0]}
+    return {"config": settings, "versions": versions, "seed": session.config.run.seed}
+
+
+def manifest(session: Session, base: nn.Module, kept: dict[str, dict[int, Tensor]], **fields: Any) -> Manifest:
+    """Describe a network that is about to be written."""
     return Manifest(
         name=session.config.model.name,
         factory=session.config.model.factory,
-        args=json.loads(json.dumps(session.config.model.args)),
+        args=session.config.model.args,
         kept={n: {d: at.tolist() for d, at in dims.items()} for n, dims in kept.items()},
         input_shape=list(session.splits.input_shape),
         classes=session.splits.classes,
         base_sha256=digest(base),
-        config=settings,
-        versions={"infprune": __version__, "torch": torch.__version__.partition("+")[0]},
-        seed=session.config.run.seed,
+        **provenance(session),
         **fields,
     )
 

@@ -10,7 +10,7 @@ from infprune.config import Config
 from infprune.evaluation import evaluate
 from infprune.pipeline.artifact import open_artifact
 from infprune.pipeline.results import Change, TrainResult
-from infprune.pipeline.session import Session, manifest, open_model, open_session
+from infprune.pipeline.session import Session, manifest, open_model, open_session, provenance
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
 from infprune.training import Trained, train
@@ -29,6 +29,7 @@ def run(settings: Config, progress: Progress, *, resume: bool) -> TrainResult:
     described = manifest(
         session, trained.module, {}, scores_sha256=None, plan={}, metrics={"accuracy": {"dense": after}}
     )
+    session.record()
     write_model(path, trained.module, described)
     return _result("train", session, Change(before, after), trained, watch, path)
 
@@ -44,8 +45,10 @@ def finetune(path: Path, settings: Config, progress: Progress, *, resume: bool) 
     after = evaluate(trained.module, session.batches(session.splits.test)).accuracy
     target = Path(settings.run.output or session.folder / "finetuned.safetensors")
     old = loaded.manifest
-    metrics = old.metrics | {"accuracy": old.metrics.get("accuracy", {}) | {"finetuned": after}}
-    write_model(target, trained.module, old.model_copy(update={"metrics": metrics}))
+    stages = old.metrics.get("accuracy")
+    metrics = old.metrics | {"accuracy": (stages if isinstance(stages, dict) else {}) | {"finetuned": after}}
+    session.record()
+    write_model(target, trained.module, old.model_copy(update={"metrics": metrics, **provenance(session)}))
     return _result("finetune", session, Change(before, after), trained, watch, target)
 
 
@@ -59,6 +62,7 @@ def _train(
             session.batches(session.splits.validation),
             session.recipe(section),
             seed=session.config.run.seed,
+            origin=session.data_identity,
             augment=session.augment(),
             checkpoint=session.folder / f"{section}.ckpt",
             resume=resume,

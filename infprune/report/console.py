@@ -1,6 +1,7 @@
 """Results for people: Rich tables on a console that is passed in."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from infprune.pipeline.results import (
@@ -17,22 +18,21 @@ from infprune.report.terminal_plot import plot
 
 def show_score(result: ScoreResult, console: Console) -> None:
     """The layers, and where the scores went."""
-    console.print(f"[bold]{result.model}: {result.criterion}[/bold], unit: {result.unit}", soft_wrap=True)
+    console.print(f"[bold]{escape(result.model)}: {result.criterion}[/bold], unit: {result.unit}", soft_wrap=True)
     console.print(_layers(result.layers))
     for row in result.layers:
         if row.frozen is not None:
             console.print(f"Not cut: {row.name} ({row.channels} channels): {row.frozen}", soft_wrap=True, markup=False)
     console.print(f"The configured budget removes {result.rate_achieved:.1%} of the prunable channels.")
     console.print(
-        f"Scores: [bold]{result.scores}[/bold]  (reuse: infprune prune --scores {result.scores})", soft_wrap=True
+        f"Scores: [bold]{escape(result.scores)}[/bold]  (reuse: infprune prune --scores {escape(result.scores)})",
+        soft_wrap=True,
     )
 
 
 def show_prune(result: PruneResult, console: Console) -> None:
     """What changed, what it costs, and whether it is proved."""
-    console.print(
-        f"[bold]{result.model} on {result.data}: {result.criterion}, {result.rate_achieved:.1%} removed[/bold]"
-    )
+    console.print(f"[bold]{_named(result)}: {result.criterion}, {result.rate_achieved:.1%} removed[/bold]")
     table = Table()
     for column, justify in (("", "left"), ("dense", "right"), ("pruned", "right"), ("kept", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
@@ -50,15 +50,17 @@ def show_prune(result: PruneResult, console: Console) -> None:
     error = result.verified.max_relative_error
     console.print(f"Proof: equal to the masked dense network, largest relative error {error:.1e}")
     for reason in result.verified.groups_frozen:
-        console.print(f"[yellow]Frozen by the proof:[/yellow] {reason}", soft_wrap=True)
-    console.print(f"Wrote [bold]{result.artifact}[/bold] in {sum(result.seconds.values()):.1f} s", soft_wrap=True)
+        console.print(f"[yellow]Frozen by the proof:[/yellow] {escape(reason)}", soft_wrap=True)
+    console.print(
+        f"Wrote [bold]{escape(result.artifact)}[/bold] in {sum(result.seconds.values()):.1f} s", soft_wrap=True
+    )
     for line in result.missed:
-        console.print(f"[red]Quality gate missed:[/red] {line}", soft_wrap=True)
+        console.print(f"[red]Quality gate missed:[/red] {escape(line)}", soft_wrap=True)
 
 
 def show_train(result: TrainResult, console: Console) -> None:
     """The epochs and the test accuracy of the last one."""
-    console.print(f"[bold]{result.command}: {result.model} on {result.data}[/bold]")
+    console.print(f"[bold]{result.command}: {_named(result)}[/bold]")
     table = Table()
     for column in ("epoch", "loss", "train accuracy", "validation accuracy"):
         table.add_column(column, justify="right")
@@ -67,14 +69,16 @@ def show_train(result: TrainResult, console: Console) -> None:
         table.add_row(str(e["epoch"]), *(f"{v:.4f}" for v in values))
     console.print(table)
     console.print(f"Test accuracy: {result.accuracy.before:.4f} → {result.accuracy.after:.4f} (last epoch)")
-    console.print(f"Wrote [bold]{result.artifact}[/bold] in {sum(result.seconds.values()):.1f} s", soft_wrap=True)
+    console.print(
+        f"Wrote [bold]{escape(result.artifact)}[/bold] in {sum(result.seconds.values()):.1f} s", soft_wrap=True
+    )
 
 
 def show_evaluate(result: EvaluateResult, console: Console) -> None:
     """Accuracy and loss on the test split, beside what the file claims."""
     claim = "" if result.recorded is None else f"  (the file records {result.recorded:.4f})"
     console.print(
-        f"{result.model} on {result.data}: test accuracy {result.accuracy:.4f}{claim}, "
+        f"{_named(result)}: test accuracy {result.accuracy:.4f}{claim}, "
         f"loss {result.loss:.4f} nats, {result.samples} samples",
         soft_wrap=True,
     )
@@ -85,7 +89,7 @@ def show_report(result: ReportResult, console: Console) -> None:
     rates = sorted({row.rate for row in result.rows})
     last = stages(result)[-1]
     for stage in stages(result):
-        title = f"{result.model} on {result.data}: test accuracy (%), {stage}; dense {100 * result.dense:.2f}"
+        title = f"{_named(result)}: test accuracy (%), {stage}; dense {100 * result.dense:.2f}"
         console.print(f"[bold]{title}[/bold]", soft_wrap=True)
         table = Table()
         table.add_column("criterion")
@@ -101,7 +105,12 @@ def show_report(result: ReportResult, console: Console) -> None:
     if len(rates) > 1:
         console.print(plot(lines, x_label="channels removed (%)", y_label=f"test accuracy, {last} (%)"))
     for file in result.files:
-        console.print(f"Wrote [bold]{file}[/bold]", soft_wrap=True)
+        console.print(f"Wrote [bold]{escape(file)}[/bold]", soft_wrap=True)
+
+
+def _named(result: PruneResult | ReportResult | TrainResult | EvaluateResult) -> str:
+    """Network and data, safe inside Rich markup."""
+    return escape(f"{result.model} on {result.data}")
 
 
 def _spread(value: tuple[float, float] | None, seeds: int) -> str:

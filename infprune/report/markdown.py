@@ -32,7 +32,7 @@ def report_markdown(result: ReportResult) -> str:
     lines = [
         f"# {result.model} on {result.data}",
         "",
-        f"Test accuracy in %, mean of {seeds} seeds (standard deviation). Dense: {100 * result.dense:.2f}.",
+        f"Test accuracy in %, {_averaged(seeds)}. Dense: {100 * result.dense:.2f}.",
         f"Scope: {result.scope}. Compensation: {result.compensate}. Calibration: {result.calibration} samples.",
     ]
     for stage in stages(result):
@@ -45,6 +45,10 @@ def report_markdown(result: ReportResult) -> str:
     for name, rows in by_criterion(result).items():
         lines.append(f"| {name} | " + " | ".join(f"{100 * row.macs:.1f}" for row in rows) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _averaged(seeds: int) -> str:
+    return "one seed" if seeds == 1 else f"mean of {seeds} seeds (standard deviation)"
 
 
 def _cell(value: tuple[float, float] | None, seeds: int) -> str:

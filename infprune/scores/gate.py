@@ -18,7 +18,8 @@ def _score(inputs: ScoringInputs) -> dict[str, Tensor]:
     sizes = [layer.size for layer in inputs.layers]
     if sum(sizes) > WIDEST:
         raise ConfigError(
-            f"gate: expected at most {WIDEST} prunable channels, got {sum(sizes)}; use score.criterion=influence"
+            f"gate: expected at most {WIDEST} prunable channels, got {sum(sizes)}; "
+            "use score.criterion=taylor or prune.protect"
         )
     z = torch.cat([inputs.statistics.gates_model[name] for name in names], dim=1)
     z = z.to(wide(z.device))

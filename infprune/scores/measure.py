@@ -64,10 +64,16 @@ def score(criterion: str, inputs: ScoringInputs) -> ChannelScores:
     """Score every channel of `inputs.layers` by one criterion of `SCORES`.
 
     Raises:
+        ConfigError: the curvature cannot be inverted with this damping.
         InputError: a score is NaN or infinite (NaN in weights or data).
     """
     entry = SCORES[criterion]
-    values = {name: v.detach().cpu().double() for name, v in entry.score(inputs).items()}
+    try:
+        values = {name: v.detach().cpu().double() for name, v in entry.score(inputs).items()}
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"{criterion}: the curvature is singular to rounding; raise score.damping, or use auto"
+        ) from error
     for name, v in values.items():
         if not bool(torch.isfinite(v).all()):
             raise InputError(f"{criterion}: the score of {name} is not finite; check weights and data for NaN")
@@ -81,6 +87,6 @@ def _check_width(module: nn.Module, watched: Sequence[str]) -> None:
         width = weight[0].numel() + 1
         if width > WIDEST_GRAM:
             raise ConfigError(
-                f"influence: {name} reads {width} inputs, its Gram matrix would take {8 * width**2 / 2**30:.1f} GiB; "
-                f"use score.criterion=gate or protect the layer before it"
+                f"{name} reads {width} inputs, its Gram matrix would take {8 * width**2 / 2**30:.1f} GiB; "
+                "use score.criterion=taylor or add the layer before it to prune.protect"
             )

@@ -1,7 +1,9 @@
 """What users get wrong: one clear line, the contract's exit code, existing files intact."""
 
+import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import time
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from infprune.models import SHIPPED
@@ -201,6 +204,91 @@ def test_an_interrupt_exits_130_and_keeps_files(tmp_path, number):
     assert "Traceback" not in err
     assert old.read_bytes() == b"precious"
     torch.load(checkpoint, weights_only=True)
+
+
+def forged(path, **changes):
+    with safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()["infprune"])
+    save_file(load_file(path), path, metadata={"infprune": json.dumps(content | changes)})
+
+
+@pytest.mark.parametrize("source", [[], ["-c", "digits"]])
+@pytest.mark.parametrize("command", ["evaluate", "finetune"])
+def test_a_file_cannot_make_commands_run(infprune, pruned, tmp_path, command, source):
+    folder, result = pruned
+    shutil.copy(folder / result["artifact"], tmp_path / "evil.safetensors")
+    forged(tmp_path / "evil.safetensors", name=None, factory="os:system", args={"command": "touch executed"})
+    outcome = infprune(command, "evil.safetensors", *source)
+    assert outcome.code == 2
+    assert "names os:system, which would be imported" in one_line(outcome)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_file_cannot_choose_where_to_write(infprune, pruned, tmp_path):
+    folder, result = pruned
+    shutil.copy(folder / result["artifact"], tmp_path / "p.safetensors")
+    forged(tmp_path / "p.safetensors", config={"run": {"dir": "elsewhere", "output": "elsewhere/x"}})
+    assert infprune("finetune", "p.safetensors", "finetune.epochs=0", "-q").code == 0
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_damaged_configuration_inside_a_file(infprune, pruned, tmp_path):
+    folder, result = pruned
+    shutil.copy(folder / result["artifact"], tmp_path / "p.safetensors")
+    forged(tmp_path / "p.safetensors", config={"data": {"batch_size": -1}})
+    outcome = infprune("evaluate", "p.safetensors")
+    assert outcome.code == 6
+    assert "data.batch_size" in one_line(outcome)
+    forged(tmp_path / "p.safetensors", config={"model": 5})
+    assert infprune("evaluate", "p.safetensors").code == 6
+
+
+def test_a_failed_run_leaves_the_replay_of_the_last_one(infprune, tmp_path):
+    assert infprune("prune", *FAST, "-q").code == 0
+    run = tmp_path / "runs/digits_resnet-prune"
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    assert infprune("prune", *FAST, "--macs", "0.000001").code == 4
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_resuming_the_finetuning_of_another_plan_is_refused(infprune):
+    words = [*SMALL, "--compensate", "none", "--finetune", "finetune.epochs=1"]
+    assert infprune("prune", "--criterion", "random", "-q", *words).code == 0
+    outcome = infprune("prune", "--criterion", "magnitude", "--resume", *words)
+    assert outcome.code == 2
+    assert "started from other weights or data" in outcome.err
+
+
+def test_a_damaged_or_foreign_measurements_file(infprune, tmp_path):
+    words = ["--rates", "0.5", "--criteria", "magnitude", "--seeds", 1, "prune.compensate=none", *SMALL]
+    assert infprune("report", *words, "-q").code == 0
+    file = tmp_path / "runs/digits_resnet-report/measurements.json"
+    content = file.read_text()
+    outcome = infprune("report", *words, "--resume", "prune.floor=0.1")
+    assert outcome.code == 2
+    assert "measured with other settings" in one_line(outcome)
+    assert file.read_text() == content
+    file.write_text(content[:40])
+    outcome = infprune("report", *words, "--resume")
+    assert outcome.code == 6
+    assert "damaged" in one_line(outcome)
+
+
+def test_a_folder_as_checkpoint_and_an_endless_name(infprune, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in ("folder", "folder.safetensors", "x" * 400):
+        outcome = infprune("prune", *FAST, f"model.checkpoint={name}")
+        assert outcome.code == 6
+        one_line(outcome)
+        outcome = infprune("evaluate", name)
+        assert outcome.code == 6
+        one_line(outcome)
+
+
+def test_arguments_that_json_cannot_hold(infprune):
+    outcome = infprune("prune", *FAST, "model.args={num_classes: .nan}")
+    assert outcome.code == 2
+    assert "model.args" in one_line(outcome)
 
 
 def test_a_factory_inside_a_file_is_not_imported(infprune, tmp_path, monkeypatch):

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from infprune.compensation import least_squares
 from infprune.coupling.couple import couple
+from infprune.surgery import kept_positions, resized
 from labelled import CONSUMER, OUTPUT, PRODUCER, Net, conv, frozen, layers, pooled, slices
 
 
@@ -222,3 +224,44 @@ def test_a_shape_that_a_rule_does_not_expect_freezes():
     reasons = {layer.name: layer.frozen for layer in coupling.layers}
     assert "select" in reasons["first"] or "conv2d" in reasons["first"]
     assert coupling.prunable == ()
+
+
+class Borrowed(nn.Module):
+    """Uses the weight of a module that it never calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(F.linear(self.first(x).relu(), self.second.weight).relu())
+
+
+def test_a_weight_used_without_calling_its_module_is_frozen():
+    coupling = couple(Borrowed().eval(), torch.randn(2, 4))
+    reasons = {layer.name: layer.frozen for layer in coupling.layers}
+    assert reasons["first"] == reasons["second"] == "second.weight is used outside a module of its own"
+    assert {call.weight: call.owned for call in coupling.computations}["second.weight"] is False
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(4, 8)
+        self.body = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0, norm_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)).mean(1))
+
+
+def test_an_attention_block_is_compensated_without_a_crash():
+    dense = Encoder().eval()
+    x = torch.randn(6, 5, 4)
+    coupling = couple(dense, x)
+    masks = {layer.name: torch.arange(layer.size) % 2 > 0 for layer in coupling.prunable}
+    kept = kept_positions(coupling, masks)
+    small = resized(dense, kept)
+    batches = [(part, torch.zeros(2, dtype=torch.int64)) for part in x.split(2)]
+    least_squares(dense, small, coupling, kept, batches)
+    assert small(x).isfinite().all()

@@ -144,14 +144,14 @@ def test_a_branch_without_effect_does_no_harm(criterion):
 def test_too_wide_for_the_gates(monkeypatch):
     module, x, layers = loaded("plain")
     monkeypatch.setattr(gate_module, "WIDEST", 18)
-    with pytest.raises(ConfigError, match=r"at most 18 prunable channels, got 19; use score\.criterion=influence"):
+    with pytest.raises(ConfigError, match=r"at most 18 prunable channels, got 19; use score\.criterion=taylor"):
         values("gate", module, layers, [(x, LABELS)])
 
 
 def test_too_wide_for_the_gram_matrix(monkeypatch):
     module, x, layers = loaded("plain")
     monkeypatch.setattr(measure, "WIDEST_GRAM", 54)
-    with pytest.raises(ConfigError, match="influence: 2 reads 55 inputs"):
+    with pytest.raises(ConfigError, match="2 reads 55 inputs"):
         values("influence", module, layers, [(x, LABELS)])
     assert values("gate", module, layers, [(x, LABELS)]).keys() == {"0", "2", "6"}
 
