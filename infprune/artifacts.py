@@ -42,7 +42,7 @@ class Manifest(BaseModel):
     base_sha256: str | None
     scores_sha256: str | None
     plan: dict[str, int]
-    metrics: dict[str, float | list[str] | dict[str, float | None]]
+    metrics: dict[str, str | float | list[str] | dict[str, float | None]]
     config: dict[str, dict[str, Any]]
     versions: dict[str, str]
     seed: int

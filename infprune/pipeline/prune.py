@@ -1,68 +1,50 @@
 """`infprune prune`: the story of the whole run."""
 
+from dataclasses import asdict
 from pathlib import Path
 
-from torch import nn
-
-from infprune import cost, selection
+from infprune import cost
 from infprune.artifacts import write_model
 from infprune.config import Config
-from infprune.coupling.groups import Coupling
 from infprune.evaluation import evaluate
 from infprune.files import sha256
-from infprune.pipeline import cutting
+from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.results import Accuracy, Change, PruneResult, Verified
-from infprune.pipeline.score import automatic, budget, limits, measured, rows
-from infprune.pipeline.session import Session, manifest, open_coupling, open_model, open_session
+from infprune.pipeline.score import measured, rows
+from infprune.pipeline.session import manifest
+from infprune.pipeline.shrink import Order, Shrunk, shrink
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
-from infprune.training import train
+from infprune.scores.contract import ChannelScores
 
 
 def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneResult:
     """Score, select, cut, prove, compensate, fine-tune if asked, measure, write."""
-    watch, prune = Stopwatch(), settings.prune
-    with watch.stage("load"):
-        session = open_session(settings, "prune")
-        dense = open_model(session)
-        test, validation = session.batches(session.splits.test), session.batches(session.splits.validation)
-    with watch.stage("coupling"):
-        coupling = open_coupling(dense, session)
-        layers = selection.prunable(coupling, prune.protect)
+    watch = Stopwatch()
+    bench = open_bench(settings, "prune", watch)
+    session = bench.session
     with watch.stage("score"):
-        scores = measured(session, dense, layers, progress)
-    with watch.stage("cut"):
-        made = cutting.cut(
-            dense, coupling, layers, scores.values, budget(settings), limits(settings), session.example(8)
-        )
-        small = made.module
+        scores = measured(bench, progress)
     with watch.stage("evaluate"):
-        accuracy = Accuracy(evaluate(dense, test).accuracy, evaluate(small, test).accuracy)
-    if prune.compensate != "none":
-        with watch.stage("compensate"):
-            small = cutting.compensate(
-                dense,
-                made,
-                coupling,
-                prune.compensate,
-                session.calibration(),
-                validation,
-                automatic(prune.ls_damping),
-                progress,
-            )
-            accuracy = Accuracy(accuracy.dense, accuracy.cut, evaluate(small, test).accuracy)
-    if prune.finetune:
-        with watch.stage("finetune"):
-            small = _finetuned(session, small, resume=resume, progress=progress)
-            accuracy = Accuracy(accuracy.dense, accuracy.cut, accuracy.compensated, evaluate(small, test).accuracy)
+        dense_accuracy = evaluate(bench.dense, bench.test).accuracy
+    checkpoint = session.folder / "finetune.ckpt"
+    order = Order(bench.budget, settings.run.seed, settings.prune.finetune, checkpoint, resume)
+    made = shrink(bench, scores.values, dense_accuracy, order, watch, progress)
     with watch.stage("write"):
         path = Path(settings.run.output or session.folder / "pruned.safetensors")
+        _write(path, bench, made, scores)
         session.record()
-        _write(path, session, dense, small, coupling, made, accuracy)
     with watch.stage("latency"):
         example = session.example(1)
-        latency = Change(cost.latency_ms(dense, example), cost.latency_ms(small, example))
-    before, after = cost.count(coupling), cost.count(coupling, made.plan.kept)
+        latency = Change(cost.latency_ms(bench.dense, example), cost.latency_ms(made.module, example))
+    return _result(bench, made, scores, latency, path, watch)
+
+
+def _result(
+    bench: Bench, made: Shrunk, scores: ChannelScores, latency: Change, path: Path, watch: Stopwatch
+) -> PruneResult:
+    session, prune, plan = bench.session, bench.session.config.prune, made.cut.plan
+    before, after = cost.count(bench.coupling), cost.count(bench.coupling, plan.kept)
     return PruneResult(
         model=session.model_name,
         data=session.data_name,
@@ -70,65 +52,41 @@ def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneR
         scope=prune.scope,
         compensate=prune.compensate,
         rate=prune.rate,
-        rate_achieved=made.plan.rate,
-        channels=Change(sum(len(mask) for mask in made.plan.masks.values()), sum(made.plan.kept.values())),
+        rate_achieved=plan.rate,
+        channels=Change(sum(len(mask) for mask in plan.masks.values()), sum(plan.kept.values())),
         params=Change(before.params, after.params),
         macs=Change(before.macs, after.macs),
         bytes=Change(before.bytes, after.bytes),
         latency_ms=latency,
-        accuracy=accuracy,
-        verified=Verified(made.proof.max_relative_error, [f"{name}: {reason}" for name, reason in made.frozen.items()]),
-        layers=rows(coupling, scores, made.plan, made.frozen),
-        missed=_missed(settings, accuracy),
+        accuracy=made.accuracy,
+        verified=Verified(
+            made.cut.proof.max_relative_error, [f"{name}: {reason}" for name, reason in made.cut.frozen.items()]
+        ),
+        layers=rows(bench.coupling, scores, plan, made.cut.frozen),
+        missed=_missed(bench.session.config, made.accuracy),
         seconds=watch.seconds,
         artifact=str(path),
         run_dir=str(session.folder),
     )
 
 
-def _finetuned(session: Session, small: nn.Module, *, resume: bool, progress: Progress) -> nn.Module:
-    return train(
-        small,
-        session.splits.train,
-        session.batches(session.splits.validation),
-        session.recipe("finetune"),
-        seed=session.config.run.seed,
-        origin=session.data_identity,
-        augment=session.augment(),
-        checkpoint=session.folder / "finetune.ckpt",
-        resume=resume,
-        progress=progress,
-    ).module
-
-
-def _write(
-    path: Path,
-    session: Session,
-    dense: nn.Module,
-    small: nn.Module,
-    coupling: Coupling,
-    made: cutting.Cut,
-    accuracy: Accuracy,
-) -> None:
-    after = cost.count(coupling, made.plan.kept)
-    file = session.config.score.file
+def _write(path: Path, bench: Bench, made: Shrunk, scores: ChannelScores) -> None:
+    settings, plan = bench.session.config, made.cut.plan
+    after = cost.count(bench.coupling, plan.kept)
     metrics = {
-        "accuracy": accuracy.__dict__,
-        "rate_achieved": made.plan.rate,
+        "accuracy": asdict(made.accuracy),
+        "criterion": scores.criterion,
+        "rate_achieved": plan.rate,
         "params": after.params,
         "macs": after.macs,
-        "max_relative_error": made.proof.max_relative_error,
-        "missed": _missed(session.config, accuracy),
+        "max_relative_error": made.cut.proof.max_relative_error,
+        "missed": _missed(settings, made.accuracy),
     }
+    digest = sha256(settings.score.file) if settings.score.file else None
     described = manifest(
-        session,
-        dense,
-        made.kept,
-        scores_sha256=sha256(file) if file else None,
-        plan=made.plan.kept,
-        metrics=metrics,
+        bench.session, bench.dense, made.cut.kept, scores_sha256=digest, plan=plan.kept, metrics=metrics
     )
-    write_model(path, small, described)
+    write_model(path, made.module, described)
 
 
 def _missed(settings: Config, accuracy: Accuracy) -> list[str]:

@@ -4,29 +4,24 @@ import difflib
 import hashlib
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from infprune import __version__, config, cost, selection
-from infprune.coupling.groups import ChannelLayer, Coupling
-from infprune.data.loaders import Batches
-from infprune.errors import BudgetError, ConfigError, InputError
+from infprune.errors import ConfigError, InputError
 from infprune.evaluation import evaluate
 from infprune.files import atomic_write
 from infprune.models.checkpoint import digest
-from infprune.pipeline import cutting
+from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.results import ReportResult, ReportRow
-from infprune.pipeline.score import automatic, limits, scored
-from infprune.pipeline.session import Session, open_coupling, open_model, open_session
+from infprune.pipeline.score import scored
+from infprune.pipeline.shrink import Order, Shrunk, shrink
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
 from infprune.scores import SCORES
-from infprune.scores.contract import ChannelScores
-from infprune.training import train
 
 Measurement = dict[str, float | None]
 
@@ -61,33 +56,29 @@ def grid(rates: str, criteria: str, seeds: int) -> Grid:
     return Grid(numbers, names, seeds)
 
 
-@dataclass(frozen=True)
-class _Bench:
-    """What every measurement needs."""
-
-    session: Session
-    dense: nn.Module
-    coupling: Coupling
-    layers: tuple[ChannelLayer, ...]
-    test: Batches
-
-
 def run(settings: config.Config, grid: Grid, progress: Progress, *, finetune: bool, resume: bool) -> ReportResult:
     """Measure the whole grid; every finished measurement is stored at once, and `resume` skips those."""
     watch = Stopwatch()
-    with watch.stage("load"):
-        session = open_session(settings, "report")
-        dense = open_model(session)
-        test = session.batches(session.splits.test)
-        accuracy = evaluate(dense, test).accuracy
-    with watch.stage("coupling"):
-        coupling = open_coupling(dense, session)
-        layers = selection.prunable(coupling, settings.prune.protect)
-    bench = _Bench(session, dense, coupling, layers, test)
-    store = _Store(session.folder / "measurements.json", _identity(session, dense, finetune=finetune), resume=resume)
+    bench = open_bench(settings, "report", watch)
+    session = bench.session
+    store = _Store(session.folder / "measurements.json", _identity(bench, finetune=finetune), resume=resume)
+    with watch.stage("evaluate"):
+        accuracy = evaluate(bench.dense, bench.test).accuracy
     with progress.bar("report", grid.seeds * len(grid.criteria) * len(grid.rates)) as bar:
         for seed in range(settings.run.seed, settings.run.seed + grid.seeds):
-            _measure_seed(bench, grid, seed, store, watch, progress, bar.advance, finetune=finetune)
+            points = [(c, r) for c in grid.criteria for r in grid.rates]
+            missing = [(c, r) for c, r in points if store.get(_key(seed, c, r)) is None]
+            for _ in range(len(points) - len(missing)):
+                bar.advance("resumed")
+            if not missing:
+                continue
+            with watch.stage("score"):
+                scores = scored(bench, tuple(dict.fromkeys(c for c, _ in missing)), seed, progress)
+            for criterion, rate in missing:
+                order = Order(selection.Budget(rate=rate), seed, finetune)
+                made = shrink(bench, scores[criterion].values, accuracy, order, watch, progress)
+                store.put(_key(seed, criterion, rate), _measurement(bench, made))
+                bar.advance(f"{criterion} {rate:g} seed {seed}")
     session.record()
     return ReportResult(
         model=session.model_name,
@@ -101,6 +92,17 @@ def run(settings: config.Config, grid: Grid, progress: Progress, *, finetune: bo
         files=[],
         run_dir=str(session.folder),
     )
+
+
+def _measurement(bench: Bench, made: Shrunk) -> Measurement:
+    plan, accuracy = made.cut.plan, made.accuracy
+    return {
+        "rate_achieved": plan.rate,
+        "macs": cost.count(bench.coupling, plan.kept).macs / cost.count(bench.coupling).macs,
+        "cut": accuracy.cut,
+        "compensated": accuracy.compensated,
+        "finetuned": accuracy.finetuned,
+    }
 
 
 class _Store:
@@ -135,8 +137,8 @@ def _stored(path: Path, identity: str) -> dict[str, Measurement]:
     return found
 
 
-def _identity(session: Session, dense: nn.Module, *, finetune: bool) -> str:
-    content = session.config.model_dump() | {"finetuned": finetune, "weights": digest(dense)}
+def _identity(bench: Bench, *, finetune: bool) -> str:
+    content = bench.session.config.model_dump() | {"finetuned": finetune, "weights": digest(bench.dense)}
     content["versions"] = [__version__, torch.__version__]
     content["run"] = {key: content["run"][key] for key in ("precision",)}
     content["prune"] = {key: value for key, value in content["prune"].items() if key not in ("rate", "macs", "params")}
@@ -145,80 +147,6 @@ def _identity(session: Session, dense: nn.Module, *, finetune: bool) -> str:
 
 def _key(seed: int, criterion: str, rate: float) -> str:
     return f"{criterion}/{rate}/{seed}"
-
-
-def _measure_seed(
-    bench: _Bench,
-    grid: Grid,
-    seed: int,
-    store: _Store,
-    watch: Stopwatch,
-    progress: Progress,
-    tell: Callable[[str], None],
-    *,
-    finetune: bool,
-) -> None:
-    missing = [(c, r) for c in grid.criteria for r in grid.rates if store.get(_key(seed, c, r)) is None]
-    for _ in range(len(grid.criteria) * len(grid.rates) - len(missing)):
-        tell("resumed")
-    if not missing:
-        return
-    with watch.stage("score"):
-        wanted = tuple(dict.fromkeys(c for c, _ in missing))
-        scores = scored(bench.session, bench.dense, bench.layers, wanted, progress, seed)
-    for criterion, rate in missing:
-        with watch.stage("measure"):
-            store.put(
-                _key(seed, criterion, rate), _measure(bench, scores[criterion], rate, seed, progress, finetune=finetune)
-            )
-        tell(f"{criterion} {rate:g} seed {seed}")
-
-
-def _measure(
-    bench: _Bench, scores: ChannelScores, rate: float, seed: int, progress: Progress, *, finetune: bool
-) -> Measurement:
-    session, prune = bench.session, bench.session.config.prune
-    budget = selection.Budget(rate=rate)
-    try:
-        made = cutting.cut(
-            bench.dense, bench.coupling, bench.layers, scores.values, budget, limits(session.config), session.example(8)
-        )
-    except BudgetError as error:
-        raise BudgetError(f"{scores.criterion}: {error}") from error
-    small, compensated, finetuned = made.module, None, None
-    cut = evaluate(small, bench.test).accuracy
-    validation = session.batches(session.splits.validation)
-    if prune.compensate != "none":
-        small = cutting.compensate(
-            bench.dense,
-            made,
-            bench.coupling,
-            prune.compensate,
-            session.calibration(seed),
-            validation,
-            automatic(prune.ls_damping),
-            progress,
-        )
-        compensated = evaluate(small, bench.test).accuracy
-    if finetune:
-        tuned = train(
-            small,
-            session.splits.train,
-            validation,
-            session.recipe("finetune"),
-            seed=seed,
-            augment=session.augment(),
-            progress=progress,
-        )
-        finetuned = evaluate(tuned.module, bench.test).accuracy
-    macs = cost.count(bench.coupling, made.plan.kept).macs / cost.count(bench.coupling).macs
-    return {
-        "rate_achieved": made.plan.rate,
-        "macs": macs,
-        "cut": cut,
-        "compensated": compensated,
-        "finetuned": finetuned,
-    }
 
 
 def _row(store: _Store, grid: Grid, first: int, criterion: str, rate: float) -> ReportRow:

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from infprune import cost, selection
 from infprune.artifacts import ScoresManifest, read_scores, write_scores
@@ -14,8 +13,8 @@ from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.errors import InputError
 from infprune.models.checkpoint import digest
+from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.results import LayerRow, ScoreResult
-from infprune.pipeline.session import Session, open_coupling, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, Silent, told
 from infprune.scores.contract import ChannelScores, ScoringInputs
@@ -23,88 +22,57 @@ from infprune.scores.measure import collect, needs_of, score
 
 
 def run(settings: Config, progress: Progress) -> ScoreResult:
-    """Score every prunable channel and write the scores."""
+    """Score every prunable channel and write the scores; the table shows what the configured budget would keep."""
     watch = Stopwatch()
-    with watch.stage("load"):
-        session = open_session(settings, "score")
-        module = open_model(session)
-    with watch.stage("coupling"):
-        coupling = open_coupling(module, session)
-        layers = selection.prunable(coupling, settings.prune.protect)
+    bench = open_bench(settings, "score", watch)
+    session = bench.session
     with watch.stage("score"):
-        scores = measured(session, module, layers, progress)
+        scores = measured(bench, progress)
     path = Path(settings.run.output or session.folder / "scores.safetensors")
     samples = min(settings.data.calibration, len(session.splits.train))
-    settings_dump = session.config.model_dump()
-    settings_dump.pop("run")
-    write_scores(
-        path,
-        scores,
-        ScoresManifest(
-            criterion=scores.criterion,
-            unit=scores.unit,
-            base_sha256=digest(module),
-            samples=samples,
-            seed=settings.run.seed,
-            config=settings_dump,
-        ),
+    described = ScoresManifest(
+        criterion=scores.criterion,
+        unit=scores.unit,
+        base_sha256=digest(bench.dense),
+        samples=samples,
+        seed=settings.run.seed,
+        config=session.config.model_dump(exclude={"run"}),
     )
+    write_scores(path, scores, described)
     session.record()
-    plan = selection.select(coupling, layers, scores.values, budget(settings), limits(settings))
+    plan = selection.select(bench.coupling, bench.layers, scores.values, bench.budget, bench.limits)
     return ScoreResult(
         criterion=scores.criterion,
         unit=scores.unit,
         model=session.model_name,
         rate_achieved=plan.rate,
         samples=samples,
-        layers=rows(coupling, scores, plan),
+        layers=rows(bench.coupling, scores, plan),
         seconds=watch.seconds,
         scores=str(path),
     )
 
 
-def measured(
-    session: Session, module: nn.Module, layers: tuple[ChannelLayer, ...], progress: Progress
-) -> ChannelScores:
+def measured(bench: Bench, progress: Progress) -> ChannelScores:
     """Scores from the configured scores file, else from one calibration pass."""
-    settings = session.config
+    settings = bench.session.config
     if settings.score.file is not None:
-        return _reused(Path(settings.score.file), module, layers)
-    return scored(session, module, layers, (settings.score.criterion,), progress)[settings.score.criterion]
+        return _reused(Path(settings.score.file), bench)
+    criterion = settings.score.criterion
+    return scored(bench, (criterion,), settings.run.seed, progress)[criterion]
 
 
-def scored(
-    session: Session,
-    module: nn.Module,
-    layers: tuple[ChannelLayer, ...],
-    criteria: tuple[str, ...],
-    progress: Progress,
-    seed: int | None = None,
-) -> dict[str, ChannelScores]:
+def scored(bench: Bench, criteria: tuple[str, ...], seed: int, progress: Progress) -> dict[str, ChannelScores]:
     """Score by several criteria from one shared pass."""
-    settings = session.config
-    seed = settings.run.seed if seed is None else seed
-    samples = session.calibration(seed)
-    draws = settings.score.samples_per_input
-    with (progress if needs_of(criteria) else Silent()).bar("calibration", len(samples)) as bar:
-        statistics = collect(module, layers, told(samples, bar), needs_of(criteria), seed=seed, draws=draws)
-    inputs = ScoringInputs(module, layers, statistics, automatic(settings.score.damping), seed)
+    settings, needs = bench.session.config.score, needs_of(criteria)
+    samples = bench.session.calibration(seed)
+    with (progress if needs else Silent()).bar("calibration", len(samples)) as bar:
+        statistics = collect(
+            bench.dense, bench.layers, told(samples, bar), needs, seed=seed, draws=settings.samples_per_input
+        )
+    damping = None if settings.damping == "auto" else settings.damping
+    inputs = ScoringInputs(bench.dense, bench.layers, statistics, damping, seed)
     return {name: score(name, inputs) for name in criteria}
-
-
-def automatic(value: float | Literal["auto"]) -> float | None:
-    """A damping; None where the stage is to choose."""
-    return None if value == "auto" else value
-
-
-def budget(settings: Config) -> selection.Budget:
-    """The configured budget."""
-    return selection.Budget(settings.prune.rate, settings.prune.macs, settings.prune.params)
-
-
-def limits(settings: Config) -> selection.Limits:
-    """The configured scope, floor and rounding."""
-    return selection.Limits(settings.prune.scope, settings.prune.floor, settings.prune.round_to)
 
 
 def rows(
@@ -128,11 +96,13 @@ def rows(
     return [row(layer) for layer in coupling.layers]
 
 
-def _reused(path: Path, module: nn.Module, layers: tuple[ChannelLayer, ...]) -> ChannelScores:
+def _reused(path: Path, bench: Bench) -> ChannelScores:
     scores, made = read_scores(path)
-    if made.base_sha256 != digest(module):
+    if made.base_sha256 != digest(bench.dense):
         raise InputError(f"{path}: these scores belong to other weights; score this network again")
-    for layer in layers:
+    for layer in bench.layers:
         if layer.name not in scores.values or len(scores.values[layer.name]) != layer.size:
             raise InputError(f"{path}: no scores for {layer.name}; it was protected when they were made, score again")
-    return ChannelScores(scores.criterion, scores.unit, {layer.name: scores.values[layer.name] for layer in layers})
+    return ChannelScores(
+        scores.criterion, scores.unit, {layer.name: scores.values[layer.name] for layer in bench.layers}
+    )

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -79,11 +78,9 @@ def test_report_measures_the_grid_and_resumes(infprune, tmp_path):
     assert "| random |" in (tmp_path / "runs/digits_resnet-report/report.md").read_text()
     assert json.loads((tmp_path / "runs/digits_resnet-report/report.json").read_text()) == result
 
-    started = time.perf_counter()
     again = infprune("report", *words, "--json", "--resume").json
     assert again["rows"] == result["rows"]
     assert again["seconds"].get("measure", 0) == 0
-    assert time.perf_counter() - started < 30
 
     shown = infprune("report", *words, "--resume")
     assert "test accuracy (%), compensated" in shown.out

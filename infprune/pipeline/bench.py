@@ -1,0 +1,55 @@
+"""What every pruning command opens first: the session, the dense network, its coupling, the layers that may be cut."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from infprune import selection
+from infprune.config import Config
+from infprune.coupling.groups import ChannelLayer, Coupling
+from infprune.data.loaders import Batches
+from infprune.pipeline.session import Session, open_coupling, open_model, open_session
+from infprune.pipeline.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A dense network, ready to be scored and cut."""
+
+    session: Session
+    dense: nn.Module
+    coupling: Coupling
+    layers: tuple[ChannelLayer, ...]
+
+    @property
+    def test(self) -> Batches:
+        """The test split: reported, never used to decide."""
+        return self.session.batches(self.session.splits.test)
+
+    @property
+    def validation(self) -> Batches:
+        """The validation split: decides."""
+        return self.session.batches(self.session.splits.validation)
+
+    @property
+    def budget(self) -> selection.Budget:
+        """The configured budget."""
+        prune = self.session.config.prune
+        return selection.Budget(prune.rate, prune.macs, prune.params)
+
+    @property
+    def limits(self) -> selection.Limits:
+        """The configured scope, floor and rounding."""
+        prune = self.session.config.prune
+        return selection.Limits(prune.scope, prune.floor, prune.round_to)
+
+
+def open_bench(settings: Config, command: str, watch: Stopwatch) -> Bench:
+    """Load data and network, and couple it."""
+    with watch.stage("load"):
+        session = open_session(settings, command)
+        dense = open_model(session)
+    with watch.stage("coupling"):
+        coupling = open_coupling(dense, session)
+        layers = selection.prunable(coupling, settings.prune.protect)
+    return Bench(session, dense, coupling, layers)

@@ -1,0 +1,86 @@
+"""Scores and a budget -> a smaller network, measured after every stage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from infprune.evaluation import evaluate
+from infprune.pipeline import cutting
+from infprune.pipeline.bench import Bench
+from infprune.pipeline.results import Accuracy
+from infprune.pipeline.stopwatch import Stopwatch
+from infprune.progress import Progress
+from infprune.selection import Budget
+from infprune.training import train
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked: the budget, the seed of calibration and fine-tuning, whether to fine-tune and where it is kept."""
+
+    budget: Budget
+    seed: int
+    finetune: bool
+    checkpoint: Path | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """The smaller network, how it was cut, and the test accuracies on the way."""
+
+    module: nn.Module
+    cut: cutting.Cut
+    accuracy: Accuracy
+
+
+def shrink(
+    bench: Bench,
+    scores: Mapping[str, Tensor],
+    dense_accuracy: float,
+    order: Order,
+    watch: Stopwatch,
+    progress: Progress,
+) -> Shrunk:
+    """Select, cut and prove; compensate and fine-tune as configured; measure after each."""
+    session, prune = bench.session, bench.session.config.prune
+    with watch.stage("cut"):
+        made = cutting.cut(
+            bench.dense, bench.coupling, bench.layers, scores, order.budget, bench.limits, session.example(8)
+        )
+    small = made.module
+    with watch.stage("evaluate"):
+        accuracy = Accuracy(dense_accuracy, evaluate(small, bench.test).accuracy)
+    if prune.compensate != "none":
+        calibration = session.calibration(order.seed)
+        damping = None if prune.ls_damping == "auto" else prune.ls_damping
+        with watch.stage("compensate"):
+            small = cutting.compensate(
+                bench.dense, made, bench.coupling, prune.compensate, calibration, bench.validation, damping, progress
+            )
+        with watch.stage("evaluate"):
+            accuracy = replace(accuracy, compensated=evaluate(small, bench.test).accuracy)
+    if order.finetune:
+        with watch.stage("finetune"):
+            small = _finetuned(bench, small, order, progress)
+        with watch.stage("evaluate"):
+            accuracy = replace(accuracy, finetuned=evaluate(small, bench.test).accuracy)
+    return Shrunk(small, made, accuracy)
+
+
+def _finetuned(bench: Bench, small: nn.Module, order: Order, progress: Progress) -> nn.Module:
+    session = bench.session
+    return train(
+        small,
+        session.splits.train,
+        bench.validation,
+        session.recipe("finetune"),
+        seed=order.seed,
+        origin=session.data_identity,
+        augment=session.augment(),
+        checkpoint=order.checkpoint,
+        resume=order.resume,
+        progress=progress,
+    ).module
