@@ -41,7 +41,7 @@ def main() -> None:
     grid = ["--rates", RATES, "--resume", "-c", "mnist-alexnet5", root]
     infprune("report", *grid, "--criteria", CRITERIA, "--seeds", words.seeds, f"run.dir={plain}")
     keep(plain, "mnist-alexnet5")
-    infprune("report", *grid, "--criteria", "influence,random", "--seeds", "1", "--finetune", f"run.dir={tuned}")
+    infprune("report", *grid, "--criteria", "influence", "--seeds", "1", "--finetune", f"run.dir={tuned}")
     keep(tuned, "mnist-alexnet5-finetuned")
 
 
