@@ -269,7 +269,7 @@ def test_protection_reaches_every_producer_of_a_stream():
 
 
 def test_nothing_prunable_is_an_error():
-    with pytest.raises(BudgetError, match="nothing to prune: every layer is frozen or protected"):
+    with pytest.raises(BudgetError, match="nothing to prune: every layer is protected or frozen"):
         prunable(chain([4, 5]), ["l*"])
     with pytest.raises(BudgetError, match="nothing to prune"):
         prunable(chain([4], frozen=[1]))

@@ -192,13 +192,26 @@ def test_an_interrupt_exits_130_and_keeps_files(tmp_path, number):
     old = tmp_path / "m.safetensors"
     old.write_bytes(b"precious")
     command = [sys.executable, "-m", "infprune", "train", "train.epochs=500", "-o", str(old)]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a background shell ignores it for its children
+    )
     checkpoint = tmp_path / "runs/digits_resnet-train/train.ckpt"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.2)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 130, err
     assert "interrupted" in err
     assert "Traceback" not in err
