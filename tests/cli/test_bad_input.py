@@ -187,6 +187,10 @@ def test_a_full_disk_leaves_the_old_file(infprune, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
 
 
+def listening():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background shell makes its children ignore it
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_exits_130_and_keeps_files(tmp_path, number):
     old = tmp_path / "m.safetensors"
@@ -198,9 +202,7 @@ def test_an_interrupt_exits_130_and_keeps_files(tmp_path, number):
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # a background shell ignores it for its children
+        preexec_fn=listening,  # noqa: PLW1509 - it only sets a signal's action
     )
     checkpoint = tmp_path / "runs/digits_resnet-train/train.ckpt"
     deadline = time.monotonic() + 120
