@@ -238,7 +238,7 @@ def test_shipped_values():
     mnist = load("mnist-alexnet5")
     assert (mnist.prune.scope, mnist.prune.protect) == ("layer", ["classifier.*"])
     assert mnist.train == TrainConfig(epochs=4, optimizer="adamw", lr=1e-3, weight_decay=1e-4)
-    assert mnist.finetune == FinetuneConfig(epochs=2, optimizer="adamw", lr=1e-3)
+    assert mnist.finetune == FinetuneConfig(optimizer="adamw", lr=3e-3, batch_size=32, weight_decay=1e-4)
     cifar = load("cifar10-resnet56")
     assert (cifar.data.args, cifar.data.augment) == ({"size": None}, "crop-flip")
     assert (cifar.finetune.optimizer, cifar.finetune.lr) == ("sgd", 0.01)
