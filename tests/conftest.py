@@ -1,8 +1,5 @@
 """Options and fixtures shared by all tests."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -24,20 +21,3 @@ def _seeded():
 @pytest.fixture(scope="session")
 def device(request):
     return torch.device(request.config.getoption("--device"))
-
-
-def _folder(variable):
-    value = os.environ.get(variable)
-    if not value or not Path(value).is_dir():
-        pytest.skip(f"{variable} is not set to a folder")
-    return Path(value)
-
-
-@pytest.fixture
-def data_root():
-    return _folder("INFPRUNE_DATA")
-
-
-@pytest.fixture
-def checkpoint_root():
-    return _folder("INFPRUNE_CHECKPOINTS")
