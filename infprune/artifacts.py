@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from infprune.errors import ConfigError, InfpruneError, InputError
 from infprune.files import atomic_write
+from infprune.models.attention import explicit
 from infprune.models.build import build
 from infprune.models.checkpoint import load_into, plain_tensors
 from infprune.scores.contract import ChannelScores
@@ -22,11 +23,20 @@ KEY = "infprune"
 SCHEMA = 1
 
 
+class InputSpec(BaseModel):
+    """One argument of the network's `forward`: `shape` of one sample, `dtype` such as "float32"."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shape: list[int]
+    dtype: str
+
+
 class Manifest(BaseModel):
     """What a pruned model file says about itself; everything needed to rebuild the network.
 
-    `kept`: tensor name -> dimension -> positions that stayed. `input_shape`: of one sample. Accuracies and costs stand
-    in `metrics`; nothing in it depends on the clock, so the same inputs give the same bytes.
+    `kept`: tensor name -> dimension -> positions that stayed. Accuracies and costs stand in `metrics`; nothing in it
+    depends on the clock, so the same inputs give the same bytes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,8 +47,9 @@ class Manifest(BaseModel):
     factory: str | None
     args: dict[str, Any]
     kept: dict[str, dict[int, list[int]]]
-    input_shape: list[int]
+    inputs: list[InputSpec]
     classes: int
+    explicit_attention: bool = False
     base_sha256: str | None
     scores_sha256: str | None
     plan: dict[str, int]
@@ -124,6 +135,7 @@ def load(path: str | Path, factory: str | None = None, device: str | torch.devic
             f"if you trust it, name it: factory={manifest.factory!r} or model.factory={manifest.factory}"
         )
     dense = build(manifest.name, manifest.factory, manifest.args)
+    dense = explicit(dense) if manifest.explicit_attention else dense
     kept: Kept = {n: {d: torch.tensor(at) for d, at in dims.items()} for n, dims in manifest.kept.items()}
     try:
         module = resized(dense, kept)

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from infprune.coupling.groups import Computation, Coupling
-from infprune.curvature.patches import chunks, columns, outputs
+from infprune.curvature.patches import assign, chunks, columns, matrix, outputs
 from infprune.curvature.sweep import sharing
+from infprune.forward import Inputs, run, size
 from infprune.lockstep import Pairs, lockstep
 from infprune.modes import evaluating
 from infprune.progress import Progress, Silent
 from infprune.regression import Moments, chosen_damping, fit, moments
 from infprune.surgery import Kept
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches = Iterable[tuple[Inputs, Tensor]]
 FOLDS = 3
 WIDEST = 12_288  # entries of a Gram matrix: four float64 copies are then 4.5 GiB
 UNKNOWN = 1e-3  # the damping when there is a single batch, so nothing to hold out
@@ -101,7 +102,7 @@ def recalibrate(module: nn.Module, batches: Batches) -> None:
     Batches of one sample have no variance and are left out; if there are no others, the statistics stay.
     """
     norms = _norms(module)
-    inputs = (x for x, _ in batches if len(x) > 1)
+    inputs = (x for x, _ in batches if size(x) > 1)
     first = next(inputs, None) if norms else None
     if first is None:
         return
@@ -113,7 +114,7 @@ def recalibrate(module: nn.Module, batches: Batches) -> None:
                 m.momentum = None  # cumulative mean
                 m.train()
             for x in itertools.chain([first], inputs):
-                module(x)
+                run(module, x)
     finally:
         for m, momentum in zip(norms, momenta, strict=True):
             m.momentum = momentum
@@ -127,9 +128,10 @@ def _affected(coupling: Coupling, kept: Kept) -> list[Computation]:
     found: dict[str, Computation] = {}
     started = False
     for call in coupling.computations:
-        started = started or 1 in kept.get(call.weight, {})
+        started = started or call.input_dim in kept.get(call.weight, {})
         depthwise = call.groups > 1 and coupling.tensors[call.weight].shape[1] == 1
-        narrow = coupling.tensors[call.weight].shape[1:].numel() <= WIDEST
+        shape = coupling.tensors[call.weight].shape
+        narrow = shape.numel() // shape[call.output_dim] <= WIDEST
         if started and not depthwise and call.owned and narrow:
             found.setdefault(call.weight, call)
     return list(found.values())
@@ -145,7 +147,7 @@ def _refit(
     damping: float | None,
 ) -> Fit:
     module: Any = small.get_submodule(call.module)
-    rows = kept.get(call.weight, {}).get(0)
+    rows = kept.get(call.weight, {}).get(call.output_dim)
     ones = module.bias is not None or running_mean is not None
     folds: dict[int, Moments] = {}
     for i, y, x in pairs.of(call.module, calls):
@@ -178,7 +180,7 @@ def _moments(module: Any, x: Tensor, y: Tensor, rows: Tensor | None, *, ones: bo
 def _weights(module: Any, like: Moments, *, ones: bool) -> Tensor:
     """The weight as `(G, O/G, D)`, with the bias as its last column if the inputs have a row of ones."""
     groups, rows, _ = like.cross.shape
-    weight: Tensor = module.weight.to(like.gram.dtype).reshape(groups, rows, -1)
+    weight = matrix(module).to(like.gram.dtype)
     if not ones:
         return weight
     bias = torch.zeros_like(weight[..., 0]) if module.bias is None else module.bias.reshape(groups, rows)
@@ -193,4 +195,4 @@ def _store(module: Any, new: Tensor, running_mean: Tensor | None, *, ones: bool)
         elif running_mean is not None:
             running_mean.sub_(intercept.to(running_mean))
         new = new[..., :-1]
-    module.weight.copy_(new.reshape(module.weight.shape))
+    assign(module, new)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from infprune.coupling.groups import Coupling
+from infprune.forward import Inputs, run, tensors
 from infprune.modes import evaluating
 
 
@@ -49,14 +50,15 @@ def macs_by_layer(coupling: Coupling) -> dict[str, int]:
 
 
 @torch.no_grad()
-def latency_ms(module: nn.Module, example: Tensor, repeats: int = 15) -> float:
+def latency_ms(module: nn.Module, example: Inputs, repeats: int = 15) -> float:
     """Median milliseconds of one forward pass over `example`, after three warm-up passes."""
     times = []
+    device = tensors(example)[0].device
     with evaluating(module):
         for _ in range(repeats + 3):
             start = time.perf_counter()
-            module(example)
-            if example.device.type == "cuda":
-                torch.cuda.synchronize(example.device)
+            run(module, example)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             times.append(time.perf_counter() - start)
     return 1e3 * statistics.median(times[3:])

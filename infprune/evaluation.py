@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infprune.errors import ArchitectureError, InputError
+from infprune.forward import Inputs, logits
 from infprune.modes import evaluating
 
 
@@ -22,7 +23,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
+def evaluate(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Evaluation:
     """Measure `module` in eval mode over all batches.
 
     Raises:
@@ -32,12 +33,12 @@ def evaluate(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Eva
     right, loss, samples = 0, 0.0, 0
     with evaluating(module):
         for x, y in batches:
-            logits = module(x)
-            if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] <= int(y.max()):
-                got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            z = logits(module, x)
+            if z.shape[1] <= int(y.max()):
+                got = tuple(z.shape)
                 raise ArchitectureError(f"expected logits (N, classes) with classes > {int(y.max())}, got {got}")
-            right += int((logits.argmax(1) == y).sum())
-            loss += float(F.cross_entropy(logits.float(), y, reduction="sum"))
+            right += int((z.argmax(1) == y).sum())
+            loss += float(F.cross_entropy(z.float(), y, reduction="sum"))
             samples += len(y)
     if samples == 0:
         raise InputError("expected samples to evaluate on, got an empty split")

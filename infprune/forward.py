@@ -1,6 +1,7 @@
 """Call a network on its inputs, one tensor or several, and take the logits from whatever it returns."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -8,9 +9,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from infprune.errors import ArchitectureError
+from infprune.modes import evaluating
 
 Inputs = Tensor | tuple[Tensor, ...]
 """One batch: a tensor `(N, ...)`, or one tensor for each argument of the network's `forward`."""
+
+Shape = tuple[int, ...] | tuple[tuple[int, ...], ...]
+"""One sample's shape, or one for each input."""
 
 LOGITS = ("logits", "out")  # what dictionaries and named outputs call them
 
@@ -25,14 +30,30 @@ def size(x: Inputs) -> int:
     return len(tensors(x)[0])
 
 
+def each(change: Callable[[Tensor], Tensor], x: Inputs) -> Inputs:
+    """Change every tensor of the inputs."""
+    return tuple(map(change, x)) if isinstance(x, tuple) else change(x)
+
+
 def head(x: Inputs, count: int) -> Inputs:
     """The first `count` samples."""
-    return tuple(t[:count] for t in x) if isinstance(x, tuple) else x[:count]
+    return each(lambda t: t[:count], x)
 
 
 def move(x: Inputs, device: str | torch.device) -> Inputs:
     """The inputs on a device."""
-    return tuple(t.to(device) for t in x) if isinstance(x, tuple) else x.to(device)
+    return each(lambda t: t.to(device), x)
+
+
+def noise_like(x: Inputs, seed: int) -> Inputs:
+    """Standard normal inputs of the same shapes; integer ones (tokens) stay as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    return each(lambda t: torch.randn(t.shape, generator=generator).to(t) if t.is_floating_point() else t, x)
+
+
+def shape(x: Inputs) -> Shape:
+    """The shape of one sample: `(C, H, W)`, or `((T,), (I,))` of two inputs."""
+    return tuple(tuple(t.shape[1:]) for t in x) if isinstance(x, tuple) else tuple(x.shape[1:])
 
 
 def run(module: nn.Module, x: Inputs) -> Any:
@@ -63,3 +84,17 @@ def picked(output: Any) -> Any:
             return found
     leaves = tree_leaves(output)
     return leaves[0] if leaves else output
+
+
+@torch.no_grad()
+def uncalled(module: nn.Module, x: Inputs) -> list[nn.Module]:
+    """The modules with weights that eval mode does not call: auxiliary heads, and containers.
+
+    The hooks also switch off torch's transformer fast path, which calls no modules.
+    """
+    called: set[nn.Module] = set()
+    with ExitStack() as stack, evaluating(module):
+        for m in module.modules():
+            stack.callback(m.register_forward_pre_hook(lambda m, _: called.add(m)).remove)
+        run(module, x)
+    return [m for m in module.modules() if m not in called and any(True for _ in m.parameters())]

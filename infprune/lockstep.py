@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from infprune.errors import ArchitectureError
+from infprune.forward import Inputs, head, run, size, tensors
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches = Iterable[tuple[Inputs, Tensor]]
 MEMORY = 4 << 30  # bytes that paused passes may hold; beyond it, passes are run anew for every layer
 BATCHES = 64  # each costs two threads
 LIVE = 4  # largest activations assumed alive at the same time in a network (input, output, shortcut, spare)
@@ -38,7 +39,7 @@ def lockstep(dense: nn.Module, small: nn.Module, names: Sequence[str], batches: 
         batches: calibration samples.
     """
     inputs = [x for x, _ in batches]
-    live = LIVE * sum(_largest(network, inputs[0]) for network in (dense, small)) * sum(map(len, inputs))
+    live = LIVE * sum(_largest(network, inputs[0]) for network in (dense, small)) * sum(map(size, inputs))
     if live > MEMORY or len(inputs) > BATCHES:
         yield _Anew(dense, small, inputs)
         return
@@ -57,7 +58,7 @@ class _Stop(Exception):  # noqa: N818 - not an error: ends a forward pass that h
 class _Anew:
     """Runs both networks up to the module, for every module."""
 
-    def __init__(self, dense: nn.Module, small: nn.Module, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, dense: nn.Module, small: nn.Module, inputs: Sequence[Inputs]) -> None:
         self._dense, self._small, self._inputs = dense, small, inputs
 
     def of(self, name: str, calls: int) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -86,7 +87,7 @@ class _Paused:
 class _Pass(threading.Thread):
     """A forward pass that waits at every watched module; only one thread runs at any time."""
 
-    def __init__(self, network: nn.Module, x: Tensor) -> None:
+    def __init__(self, network: nn.Module, x: Inputs) -> None:
         super().__init__(daemon=True)
         self._network, self._x = network, x
         self._go, self._arrived = threading.Semaphore(0), threading.Semaphore(0)
@@ -99,7 +100,7 @@ class _Pass(threading.Thread):
         try:
             if not self._closed:
                 with torch.no_grad():
-                    self._network(self._x)
+                    run(self._network, self._x)
         except _Stop:
             pass
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
@@ -135,7 +136,7 @@ class _Pass(threading.Thread):
 
 
 @contextmanager
-def _opened(network: nn.Module, x: Tensor) -> Iterator[_Pass]:
+def _opened(network: nn.Module, x: Inputs) -> Iterator[_Pass]:
     started = _Pass(network, x)
     started.start()
     try:
@@ -170,7 +171,7 @@ def _hooked(module: nn.Module, what: str, visit: Any) -> Iterator[None]:
         handle.remove()
 
 
-def _recorded(network: nn.Module, name: str, x: Tensor, calls: int, what: str) -> list[Tensor]:
+def _recorded(network: nn.Module, name: str, x: Inputs, calls: int, what: str) -> list[Tensor]:
     """Inputs or outputs of a module in one forward pass, which ends at its last call."""
     found: list[Tensor] = []
 
@@ -180,21 +181,23 @@ def _recorded(network: nn.Module, name: str, x: Tensor, calls: int, what: str) -
             raise _Stop
 
     with _hooked(network.get_submodule(name), what, visit), suppress(_Stop):
-        network(x)
+        run(network, x)
     return found
 
 
-def _largest(network: nn.Module, x: Tensor) -> int:
+def _largest(network: nn.Module, x: Inputs) -> int:
     """Bytes per sample of the largest input or output of any module."""
-    largest = x[0].numel() * x.itemsize
+    largest = 0
 
     def visit(value: Any) -> None:
         nonlocal largest
         if isinstance(value, Tensor):
             largest = max(largest, value[0].numel() * value.itemsize)
 
+    for t in tensors(x):
+        visit(t)
     with ExitStack() as stack:
         for module in network.modules():
             stack.enter_context(_hooked(module, "output", visit))
-        network(x[:1])
+        run(network, head(x, 1))
     return largest

@@ -1,6 +1,6 @@
-"""Training or evaluation mode of a network, borrowed and given back."""
+"""Modes of a network, borrowed and given back: evaluation, modules that are passed by."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
@@ -17,3 +17,20 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for m, mode in modes.items():
             m.training = mode
+
+
+@contextmanager
+def passing_by(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let modules return their first input."""
+    chosen = [m for m in modules if "forward" not in vars(m)]
+    try:
+        for m in chosen:
+            m.forward = _first
+        yield
+    finally:
+        for m in chosen:
+            del m.forward
+
+
+def _first(x: object, *_: object, **__: object) -> object:
+    return x

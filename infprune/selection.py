@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from infprune import cost
-from infprune.coupling.groups import ChannelLayer, Coupling
+from infprune.coupling.groups import ChannelLayer, Coupling, Role
 from infprune.errors import BudgetError
 
 
@@ -213,7 +213,9 @@ def _plan(layers: Sequence[ChannelLayer], orders: Mapping[str, Tensor], gone: Se
 
 
 def _producers(layer: ChannelLayer) -> set[str]:
-    return {s.tensor.rpartition(".")[0] for s in layer.slices if s.role.value == "producer"}
+    """Names of the modules, and of the parameters, that make the channels of a layer."""
+    names = [s.tensor for s in layer.having(Role.PRODUCER)]
+    return {*names, *(name.rpartition(".")[0] for name in names)}
 
 
 def _infeasible(asked: str, plan: PruningPlan, reachable: str, limits: Limits) -> BudgetError:

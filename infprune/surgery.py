@@ -1,15 +1,19 @@
 """Model + plan -> smaller model. The given model is never touched."""
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from infprune.coupling.groups import Coupling, Role
 from infprune.errors import ArchitectureError
 
+ATTRIBUTE = "@"  # in a name: `module@attribute`, an integer of the module
 Masks = Mapping[str, Tensor]  # layer name -> bool (C,), True where the channel stays
 Kept = dict[str, dict[int, Tensor]]  # tensor name -> dimension -> positions that stay, ascending
 
@@ -53,6 +57,9 @@ def resized(module: nn.Module, kept: Kept) -> nn.Module:
     replaced: dict[int, Tensor] = {}
     tensors = dict(_named_tensors(small))
     for name, dims in kept.items():
+        if ATTRIBUTE in name:
+            _resize_attribute(small, name, len(dims.get(0, ())))
+            continue
         if name not in tensors:
             raise ArchitectureError(f"cannot cut {name}: the network has no tensor of that name")
         replaced[id(tensors[name])] = _sliced(name, tensors[name], dims)
@@ -68,18 +75,71 @@ def resized(module: nn.Module, kept: Kept) -> nn.Module:
 
 
 def silenced(module: nn.Module, coupling: Coupling, masks: Masks) -> nn.Module:
-    """Copy `module` at full size, with the dropped channels set to zero where their consumers read them."""
+    """Copy `module` at full size, with the dropped channels set to zero where they are read.
+
+    Where no weight reads a channel (it is summed over in a product), its producers are zero. Norms whose statistics
+    run over channels take them over those that stay: what surgery makes of them, which for these is not the dense norm.
+    """
     dense = copy.deepcopy(module)
     tensors = dict(_named_tensors(dense))
+    narrow: dict[int, Tensor] = {}
     with torch.no_grad():
         for layer in coupling.layers:
             mask = masks.get(layer.name)
             if mask is None:
                 continue
-            for s in layer.having(Role.CONSUMER):
-                tensor = tensors[s.tensor]
-                tensor.index_fill_(s.dim, s.index[~mask].reshape(-1).to(tensor.device), 0)
-    return dense
+            for s in layer.slices:
+                if s.role is Role.SIZE:
+                    continue
+                tensor, gone = tensors[s.tensor], s.index[~mask].reshape(-1)
+                if s.role is Role.CONSUMER or (layer.multiplied and isinstance(tensor, nn.Parameter)):
+                    tensor.index_fill_(s.dim, gone.to(tensor.device), 0)
+                if s.tensor in coupling.norms:
+                    stays = narrow.setdefault(id(tensor), torch.ones(len(tensor), dtype=torch.bool))
+                    stays[gone] = False
+    return _Narrowed(dense, narrow) if narrow else dense
+
+
+class _Narrowed(nn.Module):
+    """A network whose layer norms look at some channels only."""
+
+    def __init__(self, network: nn.Module, stays: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self._stays = stays
+
+    def forward(self, *inputs: Any) -> Any:
+        with _NarrowNorms(self._stays):
+            return self.network(*inputs)
+
+
+class _NarrowNorms(TorchFunctionMode):
+    """Computes the statistics of named norms over the channels that stay; the others come out as zero."""
+
+    def __init__(self, stays: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self._stays = stays
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        if function not in _NORMS:
+            return function(*args, **(kwargs or {}))
+        given = inspect.signature(function).bind(*args, **(kwargs or {})).arguments
+        stays = self._stays.get(id(given.get("weight")))
+        if stays is None:
+            return function(**given)
+        x, dim = given["input"], _NORMS[function]
+        at = stays.nonzero()[:, 0].to(x.device)
+        given["input"] = x.index_select(dim, at)
+        if "normalized_shape" in given:
+            given["normalized_shape"] = (len(at),)
+        for name in ("weight", "bias"):
+            if given.get(name) is not None:
+                given[name] = given[name].index_select(0, at)
+        return torch.zeros_like(x).index_copy(dim, at, function(**given))
+
+
+_NORMS: dict[Any, int] = {F.layer_norm: -1, F.rms_norm: -1, F.group_norm: 1}  # and the dimension of the channels
 
 
 def _named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
@@ -99,8 +159,29 @@ def _sliced(name: str, tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
     return nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
 
+def _resize_attribute(small: nn.Module, name: str, size: int) -> None:
+    """Set an integer of a module, or one in a tuple of integers (`normalized_shape[0]`), to a smaller one."""
+    path, _, attribute = name.partition(ATTRIBUTE)
+    word, _, at = attribute.removesuffix("]").partition("[")
+    try:
+        owner = small.get_submodule(path)
+        old = vars(owner)[word]
+        value = old[int(at)] if at else old
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        value = None
+    if type(value) is not int or not 0 < size <= value:
+        raise ArchitectureError(f"cannot set {name} to {size}: the network has no such larger integer")
+    new = type(old)(size if i == int(at) else v for i, v in enumerate(old)) if at else size
+    setattr(owner, word, new)
+
+
 def _refresh_conv(conv: Any) -> None:
     depthwise = conv.groups == conv.in_channels and conv.groups > 1
+    if conv.transposed:
+        if depthwise and conv.weight.shape[1] == 1:
+            conv.groups = conv.weight.shape[0]
+        conv.in_channels, conv.out_channels = conv.weight.shape[0], conv.weight.shape[1] * conv.groups
+        return
     if depthwise:
         conv.groups = conv.weight.shape[0] * conv.groups // conv.out_channels
     conv.out_channels, conv.in_channels = conv.weight.shape[0], conv.weight.shape[1] * conv.groups
@@ -116,8 +197,28 @@ def _refresh_norm(norm: Any) -> None:
         norm.num_features = len(sized)
 
 
+def _refresh_layer_norm(norm: Any) -> None:
+    if norm.weight is not None:
+        norm.normalized_shape = tuple(norm.weight.shape)
+
+
+def _refresh_group_norm(norm: Any) -> None:
+    if norm.weight is not None:
+        if norm.num_groups > 1:  # whole groups were cut
+            norm.num_groups = norm.num_groups * len(norm.weight) // norm.num_channels
+        norm.num_channels = len(norm.weight)
+
+
+def _refresh_embedding(table: Any) -> None:
+    table.embedding_dim = table.weight.shape[1]
+
+
 _REFRESH: dict[type[nn.Module], Callable[[Any], None]] = {
     nn.modules.conv._ConvNd: _refresh_conv,  # noqa: SLF001 - the common base of all convolutions
     nn.Linear: _refresh_linear,
     nn.modules.batchnorm._NormBase: _refresh_norm,  # noqa: SLF001 - the common base of batch norms
+    nn.LayerNorm: _refresh_layer_norm,
+    nn.RMSNorm: _refresh_layer_norm,
+    nn.GroupNorm: _refresh_group_norm,
+    nn.Embedding: _refresh_embedding,
 }

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from infprune.data.loaders import Batches, batches
 from infprune.errors import ConfigError, InputError
 from infprune.evaluation import evaluate
 from infprune.files import atomic_write
+from infprune.forward import Inputs, logits
 from infprune.models.checkpoint import digest
+from infprune.modes import passing_by
 from infprune.progress import Progress, Silent
 
 
@@ -76,12 +78,15 @@ def train(
     *,
     seed: int,
     origin: str = "",
-    augment: Callable[[Tensor], Tensor] = lambda x: x,
+    augment: Callable[[Inputs], Inputs] = lambda x: x,
+    auxiliary: Sequence[nn.Module] = (),
     checkpoint: Path | None = None,
     resume: bool = False,
     progress: Progress = Silent(),  # noqa: B008 - stateless
 ) -> Trained:
     """Train `module` in place for `recipe.epochs` epochs.
+
+    The loss is that of the logits alone (see `forward.logits`): auxiliary logits that train mode adds are ignored.
 
     Order, dropout and augmentation of an epoch depend on `(seed, epoch)` alone, so a run that is resumed from its
     last checkpoint ends with the same weights as one that was never interrupted.
@@ -94,6 +99,7 @@ def train(
         seed: of everything random.
         origin: what the run starts from besides the weights, e.g. the data; a checkpoint of another origin is refused.
         augment: changes a batch of inputs.
+        auxiliary: modules to pass by, because only train mode calls them and a cut has left them behind.
         checkpoint: written after every epoch, atomically; None for none.
         resume: continue from `checkpoint` if it exists.
         progress: told every step.
@@ -110,7 +116,7 @@ def train(
     for epoch in range(len(state.history), recipe.epochs):
         torch.manual_seed(_mix(seed, epoch))
         loader = batches(data, recipe.batch_size, shuffle_seed=_mix(seed, epoch), device=_device(module))
-        with progress.bar(f"epoch {epoch + 1}/{recipe.epochs}", steps) as bar:
+        with progress.bar(f"epoch {epoch + 1}/{recipe.epochs}", steps) as bar, passing_by(auxiliary):
             loss, accuracy = _epoch(state, loader, recipe, epoch, steps, augment, bar.advance)
         judged = evaluate(_result(state), validation)
         state.history.append(Epoch(epoch + 1, loss, accuracy, judged.accuracy))
@@ -125,7 +131,7 @@ def _epoch(
     recipe: Recipe,
     epoch: int,
     steps: int,
-    augment: Callable[[Tensor], Tensor],
+    augment: Callable[[Inputs], Inputs],
     tell: Callable[[str], None],
 ) -> tuple[float, float]:
     state.module.train()
@@ -135,12 +141,12 @@ def _epoch(
             continue
         for group in state.optimizer.param_groups:
             group["lr"] = _lr(recipe, epoch + i / steps)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            logits = state.module(augment(x))
-            loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            z = logits(state.module, augment(x))
+            loss = F.cross_entropy(z, y, label_smoothing=recipe.label_smoothing)
         _step(state, loss, recipe)
         total += float(loss.detach()) * len(y)
-        right += int((logits.argmax(1) == y).sum())
+        right += int((z.argmax(1) == y).sum())
         seen += len(y)
         if not math.isfinite(total):
             raise InputError(f"the training loss became {total} in epoch {epoch + 1}; lower lr (now {recipe.lr})")

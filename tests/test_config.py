@@ -15,6 +15,7 @@ from infprune.config import (
     Config,
     DataConfig,
     FinetuneConfig,
+    InputConfig,
     ModelConfig,
     PruneConfig,
     RunConfig,
@@ -124,7 +125,27 @@ def test_built_in_python_the_choices_hold_too():
         Config().run.seed = 3
 
 
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        ("", ["model.inputs=[{shape: [3, 224, 224]}]"]),
+        ("model: {inputs: [{shape: [3, 224, 224]}]}", []),
+        ("model: {inputs: [{shape: [7]}, {shape: [5]}]}", ["model.inputs=[{shape: [3, 224, 224], dtype: float32}]"]),
+    ],
+)
+def test_inputs_are_a_list_of_shapes(text, overrides):
+    config = read(text, *overrides)
+    assert config.model.inputs == [InputConfig(shape=[3, 224, 224])]
+    assert load(dump_to_file(config)) == config
+    two = read("model:\n  inputs:\n  - {shape: [16], dtype: int64, high: 1000}\n  - shape: []\n").model.inputs
+    assert two == [InputConfig(shape=[16], dtype="int64", high=1000), InputConfig(shape=[])]
+    assert read("model: {inputs: null}").model.inputs is None
+
+
 # --- faults ---
+
+
+INPUTS = "a list of {shape: [integers > 0], dtype: float32 or int64, high: an integer > 0}"
 
 
 def test_one_fault_is_one_line():
@@ -165,6 +186,19 @@ def test_all_faults_of_file_and_overrides_come_at_once():
         ("model.factory=b", "model.factory: expected pkg.module:function, got 'b'"),
         ("model.args={1: 2}", "model.args: expected a mapping with text keys, got {1: 2}"),
         ("model.checkpoint=''", "model.checkpoint: expected non-empty text, got ''"),
+        ("model.inputs=[]", f"model.inputs: expected {INPUTS}, got []"),
+        ("model.inputs={shape: [3]}", f"model.inputs: expected {INPUTS}, got {{'shape': [3]}}"),
+        ("model.inputs=[[3, 8, 8]]", f"model.inputs: expected {INPUTS}, got [[3, 8, 8]]"),
+        ("model.inputs=[{shape: [0]}]", f"model.inputs: expected {INPUTS}, got [{{'shape': [0]}}]"),
+        ("model.inputs=[{shape: 3}]", f"model.inputs: expected {INPUTS}, got [{{'shape': 3}}]"),
+        ("model.inputs=[{dtype: int64}]", f"model.inputs: expected {INPUTS}, got [{{'dtype': 'int64'}}]"),
+        (
+            "model.inputs=[{shape: [3], dtype: half}]",
+            f"model.inputs: expected {INPUTS}, got [{{'dtype': 'half', 'shape': [3]}}]",
+        ),
+        ("model.inputs=[{shape: [3], high: 0}]", f"model.inputs: expected {INPUTS}, got [{{'high': 0, 'shape': [3]}}]"),
+        ("model.inputs=[{shpe: [3]}]", f"model.inputs: expected {INPUTS}, got [{{'shpe': [3]}}]"),
+        ("model.inputs.shape=[3]", f"model.inputs: expected {INPUTS}, got {{'shape': [3]}}"),
         ("data.root=5", "data.root: expected non-empty text, got 5"),
         ("data.batch_size=true", "data.batch_size: expected an integer > 0, got true"),
         ("data.validation=1", "data.validation: expected a number in (0, 1), got 1"),

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from forms import Couple, Digits, Mapping, Packed, TwoInputs, WithAuxiliary, drawn
 from infprune.errors import ArchitectureError, InputError
 from infprune.evaluation import Evaluation, evaluate
 
@@ -56,14 +57,29 @@ def test_no_samples():
 
 
 @pytest.mark.parametrize(
-    ("module", "got"),
+    ("module", "text"),
     [
-        (nn.Linear(4, 2), r"\(5, 2\)"),
-        (nn.Unflatten(1, (2, 2)), r"\(5, 2, 2\)"),
-        (nn.LSTM(4, 3), "tuple"),
+        (nn.Linear(4, 2), r"expected logits \(N, classes\) with classes > 2, got \(5, 2\)"),
+        (nn.Unflatten(1, (2, 2)), r"expected logits \(5, classes\) from Unflatten, got \(5, 2, 2\)"),
     ],
 )
-def test_outputs_that_are_no_logits(module, got):
-    with pytest.raises(ArchitectureError, match=rf"expected logits \(N, classes\) with classes > 2, got {got}"):
+def test_outputs_that_are_no_logits(module, text):
+    with pytest.raises(ArchitectureError, match=text):
         evaluate(module, [(torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))])
     assert module.training
+
+
+@pytest.mark.parametrize("form", [Mapping, Couple, WithAuxiliary])
+def test_the_form_of_the_output_does_not_matter(form):
+    plain, module = Digits(), form().train()
+    module.load_state_dict(plain.state_dict())
+    x, y = torch.randn(8, 1, 8, 8), torch.arange(8)
+    assert evaluate(module, split(x, y, [5, 3])) == evaluate(plain, split(x, y, [5, 3]))
+
+
+def test_several_inputs():
+    module, packed = TwoInputs(), Packed()
+    packed.load_state_dict(module.state_dict())
+    tokens, values, y = drawn(10, seed=2)
+    found = evaluate(module, [((tokens[:7], values[:7]), y[:7]), ((tokens[7:], values[7:]), y[7:])])
+    assert found == evaluate(packed, split(torch.cat([tokens, values], 1), y, [7, 3]))

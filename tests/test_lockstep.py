@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from cases import CASES, coupled
+from forms import TwoInputs, drawn
 from infprune import lockstep as module
 from infprune.compensation import least_squares
+from infprune.coupling.couple import couple
 from infprune.errors import ArchitectureError
 from infprune.lockstep import lockstep
 from infprune.surgery import kept_positions, resized
@@ -109,3 +111,18 @@ def test_a_module_that_is_not_called_is_told():
         list(pairs.of("layers.1", 1))
         with pytest.raises(ArchitectureError, match=r"layers\.0 was not called"):
             list(pairs.of("layers.0", 1))
+
+
+def test_two_inputs(monkeypatch):
+    tokens, values, y = drawn(8, seed=1)
+    dense = TwoInputs()
+    coupling = couple(dense, (tokens, values))
+    masks = {layer.name: torch.arange(layer.size) % 3 > 0 for layer in coupling.prunable}
+    kept = kept_positions(coupling, masks)
+    paused, anew = resized(dense, kept), resized(dense, kept)
+    data = [((tokens[part], values[part]), y[part]) for part in (slice(5), slice(5, 8))]
+    fits = least_squares(dense, paused, coupling, kept, data, damping=1e-3)
+    assert {fit.module for fit in fits} >= {"mix", "head"}
+    monkeypatch.setattr(module, "MEMORY", 0)
+    assert fits == least_squares(dense, anew, coupling, kept, data, damping=1e-3)
+    assert all(torch.equal(paused.state_dict()[key], tensor) for key, tensor in anew.state_dict().items())

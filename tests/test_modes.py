@@ -1,7 +1,8 @@
 import pytest
+import torch
 from torch import nn
 
-from infprune.modes import evaluating
+from infprune.modes import evaluating, passing_by
 
 
 def nested():
@@ -44,3 +45,13 @@ def test_a_module_named_twice_and_no_module():
     assert modes(module) == before
     with evaluating():
         assert modes(module) == before
+
+
+def test_modules_are_passed_by_and_called_again_afterwards():
+    module, x = nn.Sequential(nn.Linear(3, 2), nn.Tanh()), torch.randn(4, 3)
+    names, y = list(module.state_dict()), module(x)
+    with passing_by([module[0]]):
+        assert torch.equal(module(x), x.tanh())
+        assert list(module.state_dict()) == names
+    assert torch.equal(module(x), y)
+    assert "forward" not in vars(module[0])

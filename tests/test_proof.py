@@ -82,7 +82,7 @@ def test_infinite_outputs_do_not_hold():
 def test_shape_mismatch_does_not_hold():
     module, example, coupling, masks, small = small_net()
     proof = prove(module, nn.Sequential(small, nn.Linear(4, 3)), coupling, masks, [example])
-    assert proof == Proof(math.inf, (("", "output shape (6, 3), expected (6, 4)"),))
+    assert proof == Proof(math.inf, (("", "output shapes (6, 3), expected (6, 4)"),))
 
 
 def test_wrong_weights_have_no_layer_to_name():

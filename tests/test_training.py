@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from easy_training import RECIPES, Telling, images, network, run, same
+from forms import Digits, Packed, TwoInputs, WithAuxiliary, drawn
 from infprune.data.dataset import ArrayDataset
 from infprune.errors import InputError
 from infprune.training import Epoch, Recipe
@@ -187,3 +188,35 @@ def test_a_loss_that_is_not_finite_is_an_error():
         run(RECIPES["sgd"], data=data)
     with pytest.raises(InputError, match=r"the training loss became (nan|inf) in epoch"):
         run(Recipe(epochs=4, lr=1e30, batch_size=16))
+
+
+# --- several heads, several inputs
+
+
+def test_the_loss_is_that_of_the_logits_alone():
+    data = ArrayDataset(torch.randn(20, 1, 8, 8), torch.arange(20) % 10)
+    one, two = Digits(), WithAuxiliary()
+    two.load_state_dict(one.state_dict())
+    assert run(RECIPES["sgd"], one, data).history == run(RECIPES["sgd"], two, data).history
+    assert same(one, two)
+
+
+def test_a_head_that_a_cut_has_left_behind_is_passed_by():
+    data = ArrayDataset(torch.randn(20, 1, 8, 8), torch.arange(20) % 10)
+    module = WithAuxiliary()
+    module.side = nn.Linear(99, 10)
+    trained = run(replace(RECIPES["sgd"], ema=0.9), module, data, auxiliary=[module.side]).module
+    for made in (module, trained):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):  # its own forward is back
+            made.train()(data.x)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_two_inputs_train_as_one_that_holds_both(precision):
+    *x, y = drawn(40, seed=2)
+    one, two = Packed(), TwoInputs()
+    two.load_state_dict(one.state_dict())
+    recipe = replace(RECIPES["sgd"], precision=precision)
+    first = run(recipe, one, ArrayDataset(torch.cat(x, 1), y))
+    assert first.history == run(recipe, two, ArrayDataset(tuple(x), y)).history
+    assert same(one, two)

@@ -12,6 +12,9 @@ CRITERIA: tuple[str, ...] = get_args(Criterion)
 _FACTORY = r"^[\w.]+:[\w.]+$"
 _FACTORY_TEXT: dict[str, Any] = {"expected": "pkg.module:function"}
 _BUDGET_TEXT: dict[str, Any] = {"expected": "a share in (0, 1] or a number > 1"}
+_INPUTS_TEXT: dict[str, Any] = {
+    "expected": "a list of {shape: [integers > 0], dtype: float32 or int64, high: an integer > 0}"
+}
 _MAX_SEED = 2**32 - 1  # numpy's generators take no more
 
 
@@ -56,6 +59,14 @@ class Section(BaseModel):
         return {**data, cls.one_of[0]: None} if given and given[0] != cls.one_of[0] else data
 
 
+class InputConfig(Section):
+    """One input of the network: ``high`` is the exclusive upper bound of random integers."""
+
+    shape: list[Annotated[int, Field(gt=0)]] = Field(description="Of one sample, without the batch.")
+    dtype: Literal["float32", "int64"] = Field(default="float32", description="Its number format.")
+    high: int = Field(default=2, gt=0, lt=2**63, description="Random int64 values lie below it, e.g. a vocabulary.")
+
+
 class ModelConfig(Section):
     """The network and its weights."""
 
@@ -77,6 +88,13 @@ class ModelConfig(Section):
         default="shipped",
         min_length=1,
         description="`shipped` (the weights in the package), `random` (the initial weights) or a path.",
+    )
+    inputs: list[InputConfig] | None = Field(
+        default=None,
+        min_length=1,
+        description="Shapes and dtypes of one sample's inputs, for commands that need no data (doctor, export); "
+        "null: taken from the data.",
+        json_schema_extra=_INPUTS_TEXT,
     )
 
 
@@ -149,6 +167,7 @@ class PruneConfig(Section):
         description="At rate R a layer keeps max(1, ceil(floor * (1 - R) * C)) of C.",
     )
     round_to: int = Field(default=1, ge=1, description="Layer widths are multiples of this number.")
+    heads: bool = Field(default=False, description="Cut attention heads whole, not the same index in every head.")
     protect: list[str] = Field(default_factory=list, description="Modules never cut: patterns over module names.")
     compensate: Literal["none", "ls", "ls+bn"] = Field(
         default="ls+bn", description="Least squares on the consumers, then batch-norm statistics."

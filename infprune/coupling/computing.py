@@ -1,11 +1,10 @@
-"""Operations that combine channels: one small rule each."""
+"""Operations with weights that combine channels: one small rule each."""
 
 from torch import Tensor
 from torch.fx import Node
 
-from infprune.coupling.graph import source
+from infprune.coupling.graph import argument
 from infprune.coupling.groups import Computation, Role
-from infprune.coupling.labels import compact, varies
 from infprune.coupling.propagation import Propagation
 
 
@@ -17,9 +16,9 @@ def linear(state: Propagation, node: Node) -> Tensor:
     x, shape = state.value(node.args[0]), node.meta["val"].shape
     rows, columns = node.args[1].meta["val"].shape  # type: ignore[union-attr]
     inputs = state.channels(x, x.dim() - 1, node)
-    state.labels.union(state.dim(weight, 1, columns, Role.CONSUMER), inputs, f"reads the network's input in {weight}")
+    _consume(state, weight, 1, columns, inputs)
     outputs = state.dim(weight, 0, rows, Role.PRODUCER)
-    _record(state, node, weight, outputs, positions=shape.numel() // (shape[0] * rows), groups=1)
+    _record(state, node, weight, outputs, positions=shape.numel() // (shape[0] * rows))
     return outputs.expand(shape)
 
 
@@ -30,42 +29,89 @@ def conv(state: Propagation, node: Node) -> Tensor:
         return state.unknown(node)  # type: ignore[no-any-return]
     x, shape = state.value(node.args[0]), node.meta["val"].shape
     size = node.args[1].meta["val"].shape  # type: ignore[union-attr]
-    groups = _groups(node)
+    groups = int(argument(node, "groups"))
     inputs = state.channels(x, 1, node)
-    outputs = _conv_outputs(state, weight, size, groups, inputs)
-    positions = shape[2:].numel()
-    _record(state, node, weight, outputs, positions=positions, groups=groups)
-    return outputs.reshape(1, -1, *(1,) * (len(shape) - 2)).expand(shape)
+    if groups > 1 and groups == len(inputs):
+        outputs = _depthwise(state, weight, size[0], groups, inputs)
+    else:
+        _consume(state, weight, 1, size[1], inputs, groups)
+        outputs = _grouped(state, weight, state.dim(weight, 0, size[0], Role.PRODUCER), groups)
+    _record(state, node, weight, outputs, positions=shape[2:].numel(), groups=groups)
+    return _over_space(outputs, shape)
 
 
-def _conv_outputs(state: Propagation, weight: str, size: tuple[int, ...], groups: int, inputs: Tensor) -> Tensor:
-    if groups > 1 and groups == len(inputs):  # depthwise: channel c makes outputs c * m .. c * m + m - 1
-        outputs = state.dim(weight, 0, size[0], Role.THROUGH)
-        state.labels.union(outputs, inputs.repeat_interleave(size[0] // groups), f"filters the input in {weight}")
-        return outputs
-    outputs = state.dim(weight, 0, size[0], Role.PRODUCER)
-    columns = state.dim(weight, 1, size[1], Role.CONSUMER)
+def conv_transpose(state: Propagation, node: Node) -> Tensor:
+    """Transposed convolution, weight (I, O/G, *kernel)."""
+    weight = state.tensor_name(node.args[1])
+    if weight is None:
+        return state.unknown(node)  # type: ignore[no-any-return]
+    x, shape = state.value(node.args[0]), node.meta["val"].shape
+    size = node.args[1].meta["val"].shape  # type: ignore[union-attr]
+    groups = int(argument(node, "groups"))
+    inputs = state.channels(x, 1, node)
+    if groups > 1 and size[1] == 1 and groups == len(inputs):
+        outputs = _depthwise(state, weight, size[0], groups, inputs)
+    else:
+        columns = state.dim(weight, 0, size[0], Role.CONSUMER)
+        state.labels.union(columns, inputs, f"reads the network's input in {weight}")
+        _grouped(state, weight, columns, groups)
+        outputs = state.dim(weight, 1, size[1], Role.PRODUCER).repeat(groups)
+    _record(state, node, weight, outputs, positions=x.shape[2:].numel(), groups=groups, transposed=True)
+    return _over_space(outputs, shape)
+
+
+def embedding(state: Propagation, node: Node) -> Tensor:
+    """Rows of a table: y[..., o] = W[token, o]."""
+    weight = state.tensor_name(node.args[0])
+    if weight is None:
+        return state.unknown(node)  # type: ignore[no-any-return]
+    shape = node.meta["val"].shape
+    return state.dim(weight, 1, shape[-1], Role.PRODUCER).expand(shape)
+
+
+def _consume(state: Propagation, weight: str, dim: int, size: int, inputs: Tensor, groups: int = 1) -> None:
+    columns = state.dim(weight, dim, size, Role.CONSUMER)
     state.labels.union(columns.repeat(groups), inputs, f"reads the network's input in {weight}")
-    if groups > 1:  # the same index in every group, so that the groups stay equally wide
-        grid = outputs.reshape(groups, -1)
-        state.labels.union(grid[:1].expand_as(grid), grid, weight)
+
+
+def _depthwise(state: Propagation, weight: str, size: int, groups: int, inputs: Tensor) -> Tensor:
+    """Channel c makes outputs c * m .. c * m + m - 1."""
+    outputs = state.dim(weight, 0, size, Role.THROUGH)
+    state.labels.union(outputs, inputs.repeat_interleave(size // groups), f"filters the input in {weight}")
     return outputs
 
 
-def _groups(node: Node) -> int:
-    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
-    assert isinstance(groups, int)
-    return groups
+def _grouped(state: Propagation, weight: str, labels: Tensor, groups: int) -> Tensor:
+    """The same index in every group, so that the groups stay equally wide."""
+    if groups > 1:
+        grid = labels.reshape(groups, -1)
+        state.labels.union(grid[:1].expand_as(grid), grid, weight)
+    return labels
 
 
-def _record(state: Propagation, node: Node, weight: str, outputs: Tensor, positions: int, groups: int) -> None:
-    bias = state.tensor_name(node.args[2]) if len(node.args) > 2 else None
+def _over_space(outputs: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return outputs.reshape(1, -1, *(1,) * (len(shape) - 2)).expand(shape)
+
+
+def _record(
+    state: Propagation,
+    node: Node,
+    weight: str,
+    outputs: Tensor,
+    positions: int,
+    groups: int = 1,
+    *,
+    transposed: bool = False,
+) -> None:
+    given = node.args[2] if len(node.args) > 2 else None
+    bias = state.tensor_name(given)
     if bias is not None:
-        role = state.roles[(weight, 0)]
+        role = Role.THROUGH if (weight, 1) not in state.dims else Role.PRODUCER
         state.labels.union(state.dim(bias, 0, len(outputs), role), outputs, bias)
-    elif len(node.args) > 2:
-        _freeze_computed(state, node, node.args[2], outputs)
-    state.computations.append(Computation(weight, bias, positions, groups, _only_norm(state, node)))
+    else:
+        state.freeze_computed(node, given, outputs)
+    call = Computation(weight, bias, positions, groups, _only_norm(state, node), transposed=transposed)
+    state.computations.append(call)
 
 
 def _only_norm(state: Propagation, node: Node) -> str | None:
@@ -74,45 +120,3 @@ def _only_norm(state: Propagation, node: Node) -> str | None:
     if len(readers) != 1 or "batch_norm" not in str(readers[0].target) or readers[0].args[0] is not node:
         return None
     return state.tensor_name(readers[0].args[3])
-
-
-def batch_norm(state: Propagation, node: Node) -> Tensor:
-    """y[:, c] = gamma_c (x[:, c] - mu_c) / sigma_c + beta_c: one entry of every tensor per channel."""
-    x: Tensor = state.value(node.args[0])
-    channels = state.channels(x, 1, node)
-    for argument in node.args[1:5]:
-        name = state.tensor_name(argument)
-        if name is not None:
-            state.labels.union(state.dim(name, 0, len(channels), Role.THROUGH), channels, f"normalises {name}")
-        else:
-            _freeze_computed(state, node, argument, channels)
-    return x
-
-
-def _freeze_computed(state: Propagation, node: Node, argument: object, channels: Tensor) -> None:
-    """A bias or scale that the code computes has no tensor of its own to cut: its channels stay."""
-    if isinstance(argument, Node):
-        reason = f"computed {argument.name} in {source(node)}"
-        state.labels.freeze(channels, reason)
-        state.freeze(state.value(argument), reason)
-
-
-def pool(state: Propagation, node: Node) -> Tensor:
-    """Pooling over the trailing dimensions: channels stay, positions of one channel are merged."""
-    x: Tensor = state.value(node.args[0])
-    shape = node.meta["val"].shape
-    channels = state.channels(x, 1, node)
-    return channels.reshape(1, -1, *(1,) * (len(shape) - 2)).expand(shape)
-
-
-def reduce_positions(state: Propagation, node: Node) -> Tensor:
-    """Mean over dimensions along which the channel does not change; over channels it would change its meaning."""
-    x: Tensor = state.value(node.args[0])
-    dims = node.args[1] if len(node.args) > 1 else list(range(x.dim()))
-    dims = [dims] if isinstance(dims, int) else list(dims)  # type: ignore[arg-type]
-    keep = bool(node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False))
-    for d in sorted((int(d) % x.dim() for d in dims), reverse=True):  # type: ignore[arg-type]
-        if varies(x, d):
-            state.freeze(compact(x), f"reduced over channels in {source(node)}")
-        x = x.narrow(d, 0, 1) if keep else x.select(d, 0)
-    return x

@@ -1,25 +1,26 @@
 """From labels to channel layers."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from infprune import forward
 from infprune.coupling import RULES
-from infprune.coupling.graph import trace
+from infprune.coupling.graph import Graph, trace
 from infprune.coupling.groups import ChannelLayer, Computation, CoupledSlice, Coupling, Role, TensorSpec
 from infprune.coupling.labels import FIXED
 from infprune.coupling.pointwise import pointwise
-from infprune.coupling.propagation import Propagation, by_name
+from infprune.coupling.propagation import Options, Propagation, by_name
+from infprune.forward import Inputs
 from infprune.modes import evaluating
 
-Signature = tuple[tuple[tuple[str, int], int], ...]  # ((tensor, dimension), positions per channel), ...
 
-
-def couple(module: nn.Module, example: Tensor) -> Coupling:
+def couple(module: nn.Module, example: Inputs, graph: Graph | None = None, options: Options | None = None) -> Coupling:
     """Find which slices of which tensors live or die together, by running the network on labels.
 
     The graph comes from `torch.export`; structural operations move the labels, pointwise ones merge them, and an
@@ -28,39 +29,42 @@ def couple(module: nn.Module, example: Tensor) -> Coupling:
     Args:
         module: the network; it is left as it was.
         example: one input batch of at least two samples.
+        graph: the network's graph, if it was traced before.
+        options: which attributes follow the cut, and whether heads are cut whole.
 
     Raises:
         ArchitectureError: the network cannot be exported.
     """
-    graph = trace(module, example)
-    state = Propagation(graph)
+    graph = graph or trace(module, example)
+    state = Propagation(graph, options or Options())
     state.run(by_name(RULES, pointwise))
     for name, elements in state.mixed:
         _settle(state, name, elements)
     computations = _owned(state, module, example)
-    return Coupling(_layers(state), tuple(computations), _tensor_specs(module))
+    layers, names = _layers(state, {call.weight for call in computations if not call.owned})
+    specs = _tensor_specs(module) | {
+        key: TensorSpec(torch.Size([len(state.dims[key, 0])]), 0, parameter=False)
+        for key, dim in state.dims
+        if state.roles[key, dim] is Role.SIZE
+    }
+    return Coupling(layers, tuple(computations), specs, frozenset(state.norms), _candidates(state, names))
 
 
-def _owned(state: Propagation, module: nn.Module, example: Tensor) -> list[Computation]:
-    """Tell weights that are used by calling their module from those that are not, and freeze the latter's channels.
-
-    Only the former can be measured by hooks and resized by attributes.
-    """
+def _owned(state: Propagation, module: nn.Module, example: Inputs) -> list[Computation]:
+    """Tell weights that are used by calling their module from those that are not: hooks see only the former."""
     called = Counter[int]()
     with ExitStack() as stack, evaluating(module), torch.no_grad():
         for owner in module.modules():
             if isinstance(owner, nn.Linear | nn.modules.conv._ConvNd):  # noqa: SLF001 - base of all convolutions
                 stack.enter_context(_counting(owner, called))
-        module(example)
+        forward.run(module, example)
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     met = Counter(call.weight for call in state.computations)
     found = []
     for call in state.computations:
-        owned = called[id(tensors[call.weight])] == met[call.weight]
+        grouped = call.transposed and call.groups > 1  # nothing here unfolds these
+        owned = not grouped and called[id(tensors[call.weight])] == met[call.weight]
         found.append(replace(call, owned=owned))
-        for dim in (0, 1):
-            if not owned and (call.weight, dim) in state.dims:
-                state.labels.freeze(state.dims[call.weight, dim], f"{call.weight} is used outside a module of its own")
     return found
 
 
@@ -100,27 +104,59 @@ def _channel_dim(roots: Tensor) -> int | None:
     return None
 
 
-def _layers(state: Propagation) -> tuple[ChannelLayer, ...]:
-    """Gather classes that touch the same dimensions into layers, in graph order of their first producer."""
-    reasons = state.labels.reasons()
+def _layers(state: Propagation, foreign: Collection[str]) -> tuple[tuple[ChannelLayer, ...], dict[int, str]]:
+    """Gather classes that touch the same dimensions into layers, in graph order of their first producer.
+
+    `foreign`: weights that no hook sees.
+
+    Also returns the layer's name of each class.
+    """
+    reasons, inexact = state.labels.reasons(), state.labels.roots(state.inexact)
+    multiplied = state.labels.roots(state.multiplied)
     members = _members(state)
-    bundles: dict[tuple[Signature, str | None], list[int]] = defaultdict(list)
+    bundles: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for root, places in members.items():
         if any(state.roles[key] is Role.PRODUCER for key in places):
             signature = tuple((key, len(found)) for key, found in places.items())
-            bundles[signature, reasons.get(root)].append(root)
+            bundles[signature, reasons.get(root), inexact.get(root), root in multiplied].append(root)
     taken: dict[str, int] = defaultdict(int)
     layers = []
-    for (signature, reason), roots in bundles.items():
+    names: dict[int, str] = {}
+    for (signature, frozen, norm, product), roots in bundles.items():
         slices = tuple(
-            CoupledSlice(*key, state.roles[key], torch.tensor([members[r][key] for r in roots])) for key, _ in signature
+            CoupledSlice(tensor, dim, state.roles[tensor, dim], torch.tensor([members[r][tensor, dim] for r in roots]))
+            for (tensor, dim), _ in signature
         )
-        name = next(s.tensor for s in slices if s.role is Role.PRODUCER).rpartition(".")[0]
-        if reason is None and all(s.role is not Role.CONSUMER for s in slices):
-            reason = "nothing reads it"  # noqa: PLW2901 - the reason of this layer
+        name = next(s.tensor for s in slices if s.role is Role.PRODUCER).removesuffix(".weight")
         taken[name] += 1
-        layers.append(ChannelLayer(name if taken[name] == 1 else f"{name}#{taken[name]}", slices, reason))
-    return tuple(layers)
+        name = name if taken[name] == 1 else f"{name}#{taken[name]}"
+        gated = product or any(s.role is Role.CONSUMER and s.tensor in foreign for s in slices)
+        layer = ChannelLayer(name, slices, frozen, norm, multiplied=product, gated=gated)
+        layers.append(replace(layer, frozen=frozen or _obstacle(layer, foreign)))
+        names |= dict.fromkeys(roots, name)
+    return tuple(layers), names
+
+
+def _obstacle(layer: ChannelLayer, foreign: Collection[str]) -> str | None:
+    """Why a layer that no operation forbids cannot be cut all the same."""
+    producers = layer.having(Role.PRODUCER)
+    if not layer.having(Role.CONSUMER) and not layer.multiplied:
+        return "nothing reads it"
+    if layer.size == 1 and producers[0].index.shape[1] > 1:
+        return "its channels are tied together: all would go at once"
+    outside = [s.tensor for s in producers if s.tensor in foreign]
+    if layer.gated and outside:
+        return f"{outside[0]} is used outside a module of its own, and so is what reads it"
+    return None
+
+
+def _candidates(state: Propagation, names: Mapping[int, str]) -> dict[str, frozenset[str]]:
+    """Which layers each attribute candidate concerns."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for key, labels in state.candidates:
+        roots = torch.unique(state.labels.find(labels)).tolist()
+        found[key] |= {names[root] for root in roots if root in names}
+    return {key: frozenset(layers) for key, layers in found.items()}
 
 
 def _members(state: Propagation) -> dict[int, dict[tuple[str, int], list[int]]]:

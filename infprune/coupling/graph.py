@@ -2,26 +2,32 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
+from infprune import forward
 from infprune.errors import ArchitectureError
+from infprune.forward import Inputs
 from infprune.modes import evaluating
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in execution order; `tensors` maps a placeholder to its parameter or buffer name."""
+    """Nodes in execution order; `tensors` maps a placeholder to its parameter or buffer name.
+
+    `attributes`: module path -> its integer attributes (`"head_dim"`, `"normalized_shape[0]"`) with their values.
+    """
 
     nodes: tuple[Node, ...]
     tensors: Mapping[Node, str]
-    constants: frozenset[Node]
+    attributes: Mapping[str, Mapping[str, int]]
 
 
-def trace(module: nn.Module, example: Tensor) -> Graph:
+def trace(module: nn.Module, example: Inputs) -> Graph:
     """Export `module` in eval mode with `torch.export`; its training state is left as it was.
 
     Raises:
@@ -29,22 +35,20 @@ def trace(module: nn.Module, example: Tensor) -> Graph:
     """
     try:
         with evaluating(module):
-            exported = torch.export.export(module, (example,))
+            exported = torch.export.export(module, forward.tensors(example))
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        shapes = ", ".join(str(tuple(t.shape)) for t in forward.tensors(example))
         raise ArchitectureError(
-            f"cannot trace {type(module).__name__} on an input of shape {tuple(example.shape)}: {reason}"
+            f"cannot trace {type(module).__name__} on an input of shape {shapes}: {reason}"
         ) from error
     canonical = _canonical_names(module)
     by_name = {n.name: n for n in exported.graph.nodes if n.op == "placeholder"}
-    tensors, constants = {}, set()
+    tensors = {}
     for spec in exported.graph_signature.input_specs:
-        node = by_name[spec.arg.name]
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target is not None:
-            tensors[node] = canonical[spec.target]
-        elif spec.kind is InputKind.CONSTANT_TENSOR:
-            constants.add(node)
-    return Graph(tuple(exported.graph.nodes), tensors, frozenset(constants))
+            tensors[by_name[spec.arg.name]] = canonical[spec.target]
+    return Graph(tuple(exported.graph.nodes), tensors, {name: _integers(m) for name, m in module.named_modules()})
 
 
 def _canonical_names(module: nn.Module) -> dict[str, str]:
@@ -52,6 +56,36 @@ def _canonical_names(module: nn.Module) -> dict[str, str]:
     first: dict[int, str] = {}
     pairs = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     return {name: first.setdefault(id(tensor), name) for name, tensor in pairs}
+
+
+def _integers(module: nn.Module) -> dict[str, int]:
+    """The module's own integers above 1, and those in its tuples and lists."""
+    found = {}
+    for name, value in vars(module).items():
+        if name.startswith("_"):
+            continue
+        parts = (
+            {name: value} if not isinstance(value, tuple | list) else {f"{name}[{i}]": v for i, v in enumerate(value)}
+        )
+        found.update({key: v for key, v in parts.items() if type(v) is int and v > 1})
+    return found
+
+
+def owner(node: Node) -> str:
+    """Path of the innermost module whose code runs the operation."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def argument(node: Node, name: str, default: Any = None) -> Any:
+    """An argument of an ATen operation by the name its schema gives it."""
+    schema = getattr(node.target, "_schema", None)
+    for i, spec in enumerate(schema.arguments if schema else ()):
+        if spec.name == name:
+            if i < len(node.args):
+                return node.args[i]
+            return node.kwargs.get(name, spec.default_value if spec.has_default_value() else default)
+    return default
 
 
 def source(node: Node) -> str:

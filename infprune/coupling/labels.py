@@ -20,23 +20,33 @@ class Labels:
         return new
 
     def find(self, labels: Tensor) -> Tensor:
-        """Replace each label by the smallest one of its class. Shape as given."""
-        return self._parent[labels]
+        """Replace each label by the smallest one of its class. Shape as given, repetition kept as repetition."""
+        return self._parent[compact(labels)].expand(labels.shape)
 
     def union(self, a: Tensor, b: Tensor, reason: str) -> None:
         """Merge labels pairwise; what meets `FIXED` is frozen for `reason` instead."""
-        pairs = torch.unique(torch.stack([a.reshape(-1), b.reshape(-1)]), dim=1)
-        a, b = self.find(pairs[0]), self.find(pairs[1])
+        a, b = self.find(a.reshape(-1)), self.find(b.reshape(-1))
+        differ = a != b
+        if not bool(differ.any()):
+            return
+        pairs = torch.unique(a[differ] * len(self._parent) + b[differ])
+        a, b = pairs // len(self._parent), pairs % len(self._parent)
         fixed = (a == FIXED) ^ (b == FIXED)
         if fixed.any():
             self.freeze(torch.maximum(a, b)[fixed], reason)
-        loose = (a != FIXED) & (b != FIXED)
-        a, b = a[loose], b[loose]
+        a, b = a[~fixed], b[~fixed]
         while (todo := a != b).any():
             low, high = torch.minimum(a, b)[todo], torch.maximum(a, b)[todo]
             self._parent.scatter_reduce_(0, high, low, "amin")
             self._compress()
             a, b = self.find(low), self.find(high)
+
+    def varies(self, labels: Tensor, dim: int) -> bool:
+        """Whether different classes stand along `dim`."""
+        if labels.shape[dim] == 1 or labels.stride(dim) == 0:
+            return False
+        flat = self.find(compact(labels))
+        return bool((flat != flat.narrow(dim, 0, 1)).any())
 
     def freeze(self, labels: Tensor, reason: str) -> None:
         """Forbid cutting the classes of these labels."""
@@ -45,12 +55,24 @@ class Labels:
         if len(labels):
             self._frozen.append((labels, reason))
 
+    def loose(self, labels: Tensor) -> Tensor:
+        """The labels with `FIXED` in place of those frozen so far."""
+        if not self._frozen:
+            return labels
+        small = compact(labels)
+        frozen = torch.isin(self.find(small), self.find(torch.cat([found for found, _ in self._frozen])))
+        return small.masked_fill(frozen, FIXED).expand(labels.shape)
+
     def reasons(self) -> dict[int, str]:
         """The first reason met for each frozen class, by the class's smallest label."""
+        return self.roots(self._frozen)
+
+    def roots(self, told: list[tuple[Tensor, str]]) -> dict[int, str]:
+        """The first text told about each class, by the class's smallest label."""
         found: dict[int, str] = {}
-        for labels, reason in self._frozen:
+        for labels, text in told:
             for root in torch.unique(self.find(labels)).tolist():
-                found.setdefault(root, reason)
+                found.setdefault(root, text)
         return found
 
     def _compress(self) -> None:
@@ -64,9 +86,3 @@ def compact(labels: Tensor) -> Tensor:
         if stride == 0 and size > 1:
             labels = labels.narrow(dim, 0, 1)
     return labels
-
-
-def varies(labels: Tensor, dim: int) -> bool:
-    """Whether the labels change along `dim`."""
-    flat = compact(labels)
-    return bool((flat != flat.narrow(dim, 0, 1)).any())

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from infprune.coupling.graph import source
-from infprune.coupling.labels import FIXED, compact, varies
+from infprune.coupling.labels import FIXED, compact
 from infprune.coupling.propagation import Propagation
 
 
@@ -24,7 +24,7 @@ def pointwise(state: Propagation, node: Node) -> Tensor:
 def _merge(state: Propagation, node: Node, a: Tensor, b: Tensor) -> Tensor:
     """Union two operands. One that is broadcast along the other's channels is read by all of them: it is frozen."""
     for x, y in ((a, b), (b, a)):
-        if any(x.shape[d] == 1 < y.shape[d] and varies(y, d) for d in range(x.dim())):
+        if any(x.shape[d] == 1 < y.shape[d] and state.varies(y, d) for d in range(x.dim())):
             state.freeze(x, f"broadcast over channels in {source(node)}")
             return y
     shape = tuple(max(m, n) for m, n in zip(a.shape, b.shape, strict=True))

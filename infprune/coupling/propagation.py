@@ -1,6 +1,7 @@
 """The network run on labels: each node's activation becomes a tensor that says which channel stands where."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,23 +10,39 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_map
 
-from infprune.coupling.graph import Graph, source
+from infprune.coupling.graph import Graph, owner, source
 from infprune.coupling.groups import Computation, Role
 from infprune.coupling.labels import FIXED, Labels, compact
 
 Rule = Callable[["Propagation", Node], Any]
 
 
+@dataclass(frozen=True)
+class Options:
+    """`follow`: the attributes (`module@attribute`) that change with the widths they equal.
+
+    `heads`: where code splits a width into heads, remove whole heads instead of the same index in every head.
+    """
+
+    follow: Collection[str] = ()
+    heads: bool = False
+
+
 class Propagation:
     """Labels of every value of a graph, of every tensor dimension met, and the weight calls in order."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, options: Options) -> None:
         self.graph = graph
+        self.options = options
         self.labels = Labels()
         self.roles: dict[tuple[str, int], Role] = {}
         self.dims: dict[tuple[str, int], Tensor] = {}
         self.computations: list[Computation] = []
         self.mixed: list[tuple[str, Tensor]] = []  # tensors that are read element by element
+        self.inexact: list[tuple[Tensor, str]] = []
+        self.multiplied: list[tuple[Tensor, str]] = []
+        self.norms: set[str] = set()
+        self.candidates: list[tuple[str, Tensor]] = []
         self._values: dict[Node, Any] = {}
 
     def run(self, rule_of: Callable[[Node], Rule | None]) -> None:
@@ -33,7 +50,7 @@ class Propagation:
         for node in self.graph.nodes:
             if node.op == "placeholder":
                 if node not in self.graph.tensors:
-                    self._values[node] = _fixed(node.meta["val"])
+                    self._values[node] = fixed(node.meta["val"])
             elif node.op == "output":
                 map_arg(node.args, lambda n: self.freeze(self.value(n), "it is an output of the network"))
             else:
@@ -76,14 +93,54 @@ class Propagation:
             self.labels.union(first.expand_as(rows), rows, source(node))
         return self.labels.find(first[:, 0])
 
+    def varies(self, labels: Tensor, dim: int) -> bool:
+        """Whether different channels stand along `dim`."""
+        return self.labels.varies(labels, dim)
+
+    def tie(self, labels: Tensor, dim: int, factors: Sequence[int], node: Node, keep: int = -1) -> None:
+        """Keep a dimension that code splits into `factors` a full grid: only factor `keep` may lose indices."""
+        grid = self.channels(labels, dim, node).reshape(*factors).movedim(keep, -1).flatten(0, -2)
+        self.labels.union(grid[:1].expand_as(grid), grid, source(node))
+
+    def width(self, node: Node, asked: Any, labels: Tensor, dim: int) -> bool:
+        """Note that the code asks for the size of `dim`; whether an attribute of its module of this value follows.
+
+        Args:
+            node: the operation.
+            asked: the size as it stands in the operation; -1 is free.
+            labels: the result, whose size along `dim` is `asked`.
+            dim: a dimension along which channels stand.
+        """
+        names = [name for name, value in self.graph.attributes.get(owner(node), {}).items() if value == asked]
+        if not names:
+            return False
+        rows, keys = self.channels(labels, dim, node), [f"{owner(node)}@{name}" for name in names]
+        self.candidates.extend((key, rows) for key in keys)
+        followed = [key for key in keys if key in self.options.follow]
+        for key in followed:
+            self.follow(key, rows)
+        return bool(followed)
+
+    def follow(self, attribute: str, rows: Tensor) -> None:
+        """Let an attribute be the number of these channels."""
+        labels = self.dim(attribute, 0, len(rows), Role.SIZE)
+        self.labels.union(labels, rows, f"the width {attribute}")
+
     def freeze(self, value: Any, reason: str) -> None:
         """Freeze every label of a value."""
         tree_map(lambda t: self.labels.freeze(compact(t), reason) if isinstance(t, Tensor) else None, value)
 
+    def freeze_computed(self, node: Node, argument: Any, channels: Tensor) -> None:
+        """A bias or scale that the code computes has no tensor of its own to cut: its channels stay."""
+        if isinstance(argument, Node):
+            reason = f"computed {argument.name} in {source(node)}"
+            self.labels.freeze(channels, reason)
+            self.freeze(self.value(argument), reason)
+
     def unknown(self, node: Node) -> Any:
         """An operation without a rule: freeze all that reaches it."""
         map_arg((node.args, node.kwargs), lambda n: self.freeze(self.value(n), f"no rule for {source(node)}"))
-        return _fixed(node.meta.get("val"))
+        return fixed(node.meta.get("val"))
 
     def _elementwise(self, node: Node) -> Tensor:
         """Labels of a tensor that is used as a value: per entry of its one long dimension, else per element."""
@@ -92,13 +149,15 @@ class Propagation:
         if not long:
             return torch.zeros(shape, dtype=torch.int64)
         if len(long) == 1:
-            return self.dim(name, long[0], shape[long[0]], Role.THROUGH).reshape(shape)
+            labels = self.dim(name, long[0], shape[long[0]], Role.THROUGH)
+            return labels.reshape([-1 if d == long[0] else 1 for d in range(len(shape))]).expand(shape)
         labels = self.labels.fresh(shape.numel()).reshape(shape)
         self.mixed.append((name, labels))
         return labels
 
 
-def _fixed(meta: Any) -> Any:
+def fixed(meta: Any) -> Any:
+    """The labels of a value that no cut may change."""
     return tree_map(lambda t: torch.full((1,) * t.dim(), FIXED).expand(t.shape) if isinstance(t, Tensor) else t, meta)
 
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from infprune.coupling.graph import source
-from infprune.coupling.labels import FIXED, compact, varies
-from infprune.coupling.propagation import Propagation
+from infprune.coupling.graph import argument, owner, source
+from infprune.coupling.labels import FIXED
+from infprune.coupling.propagation import Propagation, fixed
 
 
 def verbatim(state: Propagation, node: Node) -> Any:
@@ -23,18 +23,55 @@ def identity(state: Propagation, node: Node) -> Any:
     return state.value(node.args[0])
 
 
-def regrouped(state: Propagation, node: Node) -> Tensor:
-    """A view whose split dimensions stay full grids: `(G * I) -> (G, I)` ties index `i` of every group together.
+def constant(state: Propagation, node: Node) -> Any:
+    """New values of a shape that stands in the code."""
+    del state
+    return fixed(node.meta["val"])
 
-    The module's code divides the width by a fixed number of groups, so what is cut must be cut in all of them.
+
+def expand(state: Propagation, node: Node) -> Tensor:
+    """Repetition along dimensions of size one; the widths that the code asks for are noted."""
+    labels: Tensor = verbatim(state, node)
+    _note_widths(state, node, argument(node, "size"), labels)
+    return labels
+
+
+def regrouped(state: Propagation, node: Node) -> Tensor:
+    """A view whose split dimensions stay full grids: `(G, I)` ties index `i` of every group together.
+
+    The module's code divides the width by a fixed number of groups, so what is cut must be cut in all of them. With
+    `Options.heads`, a factor that equals an attribute named after heads is the one that is cut instead.
     """
     labels: Tensor = state.value(node.args[0])
     shape = node.meta["val"].shape
     for dim, factors in _splits(labels.shape, shape):
-        if varies(labels, dim):
-            grid = state.channels(labels, dim, node).reshape(*factors).flatten(0, -2)
-            state.labels.union(grid[:1].expand_as(grid), grid, source(node))
-    return labels.reshape(shape)
+        if state.varies(labels, dim):
+            heads = _heads(state, node, factors) if state.options.heads else None
+            state.tie(labels, dim, factors, node, -1 if heads is None else factors.index(heads[1]))
+            if heads is not None:
+                rows = labels.reshape(*labels.shape[:dim], *factors, *labels.shape[dim + 1 :])
+                state.follow(heads[0], state.channels(rows, dim + factors.index(heads[1]), node))
+    result = state.labels.find(labels).reshape(shape)
+    asked = argument(node, "size") or argument(node, "shape")
+    if asked is None:  # unflatten(x, dim, sizes)
+        at = int(argument(node, "dim")) % labels.dim()
+        asked = [*(-1,) * at, *argument(node, "sizes"), *(-1,) * (labels.dim() - at - 1)]
+    _note_widths(state, node, asked, result)
+    return result
+
+
+def _note_widths(state: Propagation, node: Node, sizes: Any, labels: Tensor) -> None:
+    for dim, asked in enumerate(sizes):
+        if isinstance(asked, int) and asked > 1 and state.varies(labels, dim):
+            state.width(node, asked, labels, dim)
+
+
+def _heads(state: Propagation, node: Node, factors: list[int]) -> tuple[str, int] | None:
+    """The attribute of the module that says how many heads there are, with its value, if that is one of the factors."""
+    for name, value in state.graph.attributes.get(owner(node), {}).items():
+        if "head" in name and "dim" not in name and "size" not in name and value in factors[:-1]:
+            return f"{owner(node)}@{name}", value
+    return None
 
 
 def _splits(before: torch.Size, after: torch.Size) -> list[tuple[int, list[int]]]:
@@ -58,28 +95,49 @@ def _splits(before: torch.Size, after: torch.Size) -> list[tuple[int, list[int]]
     return found
 
 
-def chunk(state: Propagation, node: Node) -> Any:
-    """Equal parts stay equal: index `i` of every part is tied together."""
-    labels, dim = state.value(node.args[0]), _argument(node, 2, "dim", 0)
-    parts = verbatim(state, node)
-    if varies(labels, dim):
-        if len({p.shape for p in parts}) > 1:
-            state.freeze(labels, f"unequal parts in {source(node)}")
-            return parts
-        for part in parts[1:]:
-            state.labels.union(compact(parts[0]).expand_as(compact(part)), compact(part), source(node))
-    return parts
+def pixel_shuffle(state: Propagation, node: Node) -> Tensor:
+    """`(C r^2, H, W) -> (C, r H, r W)`: the r^2 inputs of an output channel stay together."""
+    labels, r = state.value(node.args[0]), int(argument(node, "upscale_factor"))
+    if r > 1 and state.varies(labels, -3):
+        state.tie(labels, labels.dim() - 3, [labels.shape[-3] // r**2, r**2], node, keep=0)
+    return torch.pixel_shuffle(labels, r)
 
 
-def cut_at_constants(state: Propagation, node: Node) -> Any:
-    """Slice, select or split at positions that stand in the code: removing channels would shift them."""
-    labels = state.value(node.args[0])
-    result = verbatim(state, node)
-    dim = _argument(node, 2 if "split" in str(node.target) else 1, "dim", 0)
-    same = isinstance(result, Tensor) and result.shape == labels.shape
-    if not same and varies(labels, dim):
+def channel_shuffle(state: Propagation, node: Node) -> Tensor:
+    """`(G I) -> (I G)`: the same index in every group goes."""
+    labels: Tensor = state.value(node.args[0])
+    groups = int(argument(node, "groups"))
+    if state.varies(labels, 1):
+        state.tie(labels, 1, [groups, labels.shape[1] // groups], node)
+    shape = labels.shape
+    grid = labels.reshape(shape[0], groups, -1, *shape[2:])
+    return grid.transpose(1, 2).reshape(shape)
+
+
+def roll(state: Propagation, node: Node) -> Any:
+    """Rotation by a constant: fine over positions, while channels would meet other channels after a cut."""
+    labels, dims = state.value(node.args[0]), argument(node, "dims")
+    if not dims:
+        return state.unknown(node)
+    if any(state.varies(labels, d) for d in dims):
         state.freeze(labels, f"fixed channel positions in {source(node)}")
-    return result
+    return verbatim(state, node)
+
+
+def index(state: Propagation, node: Node) -> Any:
+    """Rows picked by one constant index: a table of positions is merged along it, channels are frozen."""
+    labels, indices = state.value(node.args[0]), list(argument(node, "indices"))
+    at = [d for d, i in enumerate(indices) if i is not None]
+    if len(at) != 1:
+        return state.unknown(node)
+    dim, shape = at[0], node.meta["val"].shape
+    if state.tensor_name(node.args[0]) is not None:
+        state.labels.union(labels.narrow(dim, 0, 1).expand_as(labels), labels, source(node))
+    elif state.varies(labels, dim):
+        state.freeze(labels, f"fixed channel positions in {source(node)}")
+    picked = len(shape) - labels.dim() + 1  # dimensions of the index
+    row = labels.narrow(dim, 0, 1)
+    return row.reshape(*row.shape[:dim], *(1,) * picked, *row.shape[dim + 1 :]).expand(shape)
 
 
 def pad(state: Propagation, node: Node) -> Tensor:
@@ -91,16 +149,10 @@ def pad(state: Propagation, node: Node) -> Tensor:
         dim, before, after = labels.dim() - 1 - pair, int(widths[2 * pair]), int(widths[2 * pair + 1])  # type: ignore[arg-type]
         if before == after == 0:
             continue
-        if before < 0 or after < 0 or labels.shape[dim] == 1 or varies(labels, dim):
+        if before < 0 or after < 0 or labels.shape[dim] == 1 or state.varies(labels, dim):
             labels = torch.nn.functional.pad(labels, (0, 0) * (labels.dim() - 1 - dim) + (before, after), value=FIXED)
         else:
             sizes = list(labels.shape)
             sizes[dim] += before + after
             labels = labels.narrow(dim, 0, 1).expand(sizes)
     return labels
-
-
-def _argument(node: Node, position: int, name: str, default: int) -> int:
-    value = node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
-    assert isinstance(value, int)
-    return value

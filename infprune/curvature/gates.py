@@ -7,21 +7,29 @@ import torch
 from torch import Tensor, nn
 
 from infprune.coupling.groups import ChannelLayer, Role
+from infprune.curvature.products import filters
 from infprune.curvature.sweep import LabelSource, Observer
 
 
 class GateObserver(Observer):
     r"""Collects z[n, c] = sum over consumers and space of a dL_n/da: the gate gradient of one sample.
 
-    Comes with an ordinary backward pass: no per-sample backward, no weight gradient.
+    Comes with an ordinary backward pass: no per-sample backward, no weight gradient. Channels that something else than
+    a module reads (`ChannelLayer.gated`) have their gate where they are produced; in a product of two activations each
+    side gives the same gradient, so it counts half.
     """
 
     def __init__(self, layers: Sequence[ChannelLayer], labels: LabelSource) -> None:
         self.labels = labels
         self._readers: dict[str, list[tuple[str, Tensor]]] = {}
+        self._makers: dict[str, list[tuple[str, Tensor, float]]] = {}
         for layer in layers:
-            for s in layer.having(Role.CONSUMER):
+            for s in () if layer.gated else layer.having(Role.CONSUMER):
                 self._readers.setdefault(s.tensor.rpartition(".")[0], []).append((layer.name, s.index))
+            for s in filters(layer) if layer.gated else ():
+                share = 0.5 if layer.multiplied else 1.0
+                self._makers.setdefault(s.tensor.rpartition(".")[0], []).append((layer.name, s.index, share))
+        self.outputs = frozenset(self._makers)
         self._sizes = {layer.name: layer.size for layer in layers}
         self._batch: dict[str, Tensor] = {}
         self._rows: dict[str, list[Tensor]] = {name: [] for name in self._sizes}
@@ -30,14 +38,21 @@ class GateObserver(Observer):
         """Add this consumer's part of z."""
         if name not in self._readers:
             return
-        product = x * gradient
-        linear = isinstance(module, nn.Linear)
-        product = product.flatten(1, -2).sum(1) if linear and product.dim() > 2 else product
-        product = product if linear else product.flatten(2).sum(2)
-        product = product.reshape(len(x), -1, module.weight.shape[1]).sum(1)
+        product = _per_channel(module, x * gradient)
+        product = product.reshape(len(x), -1, _inputs_per_group(module)).sum(1)
         for layer, index in self._readers[name]:
-            z = product[:, index.to(product.device)].sum(-1)
-            self._batch[layer] = self._batch[layer] + z if layer in self._batch else z
+            self._add(layer, product[:, index.to(product.device)].sum(-1))
+
+    def output_gradient(self, name: str, module: Any, y: Tensor | None, gradient: Tensor) -> None:
+        """Add this producer's part of z."""
+        if y is None or name not in self._makers:
+            return
+        product = _per_channel(module, y * gradient)
+        for layer, index, share in self._makers[name]:
+            self._add(layer, share * product[:, index.to(product.device)].sum(-1))
+
+    def _add(self, layer: str, z: Tensor) -> None:
+        self._batch[layer] = self._batch[layer] + z if layer in self._batch else z
 
     def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
         """Store the rows of this batch."""
@@ -51,3 +66,15 @@ class GateObserver(Observer):
     def result(self) -> dict[str, Tensor]:
         """Z per layer, `(N, C)`."""
         return {name: torch.cat(rows) for name, rows in self._rows.items()}
+
+
+def _per_channel(module: nn.Module, product: Tensor) -> Tensor:
+    """Sum over positions: `(N, C)`."""
+    if isinstance(module, nn.modules.conv._ConvNd):  # noqa: SLF001 - base of all convolutions
+        return product.flatten(2).sum(2)
+    return product.flatten(1, -2).sum(1) if product.dim() > 2 else product
+
+
+def _inputs_per_group(module: Any) -> int:
+    size: int = module.in_features if isinstance(module, nn.Linear) else module.in_channels // module.groups
+    return size

@@ -1,13 +1,13 @@
 """Kronecker factors of the Fisher of one weight: H = G (x) A."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from infprune.curvature.patches import gram, outputs
+from infprune.curvature.patches import gram, matrix, outputs
 from infprune.curvature.sweep import LabelSource, Observer
 
 
@@ -26,11 +26,12 @@ class KroneckerFactors:
 
 
 class KroneckerObserver(Observer):
-    """Collects the factors of the watched modules."""
+    """Collects the factors of the named modules."""
 
     labels = LabelSource.MODEL
 
-    def __init__(self) -> None:
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
         self._inputs: dict[str, Tensor] = {}
         self._gradients: dict[str, Tensor] = {}
         self._rows: dict[str, int] = {}
@@ -38,15 +39,20 @@ class KroneckerObserver(Observer):
 
     def forward(self, name: str, module: Any, x: Tensor) -> None:
         """Add A of one batch."""
+        if name not in self._names:
+            return
         own = gram(module, x, ones=True)
         _add(self._inputs, name, own)
         if name not in self._gradients:  # stays zero if the loss does not depend on this module
-            size = module.weight.shape[0] // len(own)
+            size = matrix(module).shape[1]
             self._gradients[name] = own.new_zeros(len(own), size, size, dtype=wide(own.device))
             self._rows[name] = 0
 
-    def output_gradient(self, name: str, module: nn.Module, gradient: Tensor) -> None:
+    def output_gradient(self, name: str, module: nn.Module, y: Tensor | None, gradient: Tensor) -> None:
         """Add G of one batch."""
+        del y
+        if name not in self._names:
+            return
         rows = outputs(module, gradient)
         _add(self._gradients, name, rows @ rows.mT)
         self._rows[name] += rows.shape[-1]

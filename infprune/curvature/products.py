@@ -28,14 +28,12 @@ class MaskGradientObserver(Observer):
     def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
         """Add one value per channel."""
         self._batches += 1
-        products = {
-            name: (self._weights[name].detach() * g).flatten(1).sum(1) for name, g in gradients.items() if g.dim() > 1
-        }
+        products = {name: self._weights[name].detach() * g for name, g in gradients.items() if g.dim() > 1}
         for layer in self._layers:
             value = next(iter(self._weights.values())).new_zeros(layer.size)
             for s in filters(layer):
                 if s.tensor in products:  # else the loss does not depend on it
-                    value = value + products[s.tensor][s.index].sum(-1)
+                    value = value + by_channel(products[s.tensor], s)
             self._sums[layer.name] = self._sums.get(layer.name, 0) + (value.detach() / samples).abs()
 
     def result(self) -> dict[str, Tensor]:
@@ -44,5 +42,11 @@ class MaskGradientObserver(Observer):
 
 
 def filters(layer: ChannelLayer) -> list[CoupledSlice]:
-    """The weights (not biases) whose rows produce the channels of a layer."""
-    return [s for s in layer.having(Role.PRODUCER) if s.tensor.endswith("weight")]
+    """The weights (not biases) that produce the channels of a layer."""
+    return [s for s in layer.having(Role.PRODUCER) if not s.tensor.endswith("bias")]
+
+
+def by_channel(values: Tensor, s: CoupledSlice) -> Tensor:
+    """Sum a weight-shaped tensor over the filter of each channel: `(C,)`."""
+    rows = values.movedim(s.dim, 0).flatten(1).sum(1)
+    return rows[s.index.to(rows.device)].sum(-1)

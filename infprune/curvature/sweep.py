@@ -1,6 +1,6 @@
 """One pass over the calibration data: one forward, one backward per kind of label; observers listen through hooks."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infprune.errors import InputError
+from infprune.forward import Inputs, each, logits
 from infprune.modes import evaluating
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches = Iterable[tuple[Inputs, Tensor]]
 
 
 class LabelSource(StrEnum):
@@ -25,11 +26,13 @@ class LabelSource(StrEnum):
 class Observer:
     """Listens to the pass. Gradients are those of the sum of the sample losses, so a sample's own gradient is unscaled.
 
-    `labels`: the kind of backward pass it needs, or None. `weights`: whether it needs weight gradients.
+    `labels`: the kind of backward pass it needs, or None. `weights`: whether it needs weight gradients. `outputs`: the
+    modules whose output values it needs.
     """
 
     labels: LabelSource | None = None
     weights: bool = False
+    outputs: Collection[str] = ()
 
     def forward(self, name: str, module: nn.Module, x: Tensor) -> None:
         """See the input of a watched module."""
@@ -37,31 +40,37 @@ class Observer:
     def input_gradient(self, name: str, module: nn.Module, x: Tensor, gradient: Tensor) -> None:
         """See an input with the gradient that flows back through this module alone."""
 
-    def output_gradient(self, name: str, module: nn.Module, gradient: Tensor) -> None:
-        """See the gradient at a watched module's output."""
+    def output_gradient(self, name: str, module: nn.Module, y: Tensor | None, gradient: Tensor) -> None:
+        """See the gradient at a watched module's output; `y` is the output if `outputs` names the module."""
 
     def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
         """End a batch: number of samples, and the weight gradients (summed over them) if asked for."""
 
 
 class Sweep:
-    """The pass over the data, with the hooks it needs."""
+    """The pass over the data, with the hooks it needs.
+
+    Gradients flow back to the first watched modules, not to the network's inputs, which may be token ids.
+    """
 
     def __init__(self, module: nn.Module, watched: Sequence[str], observers: Sequence[Observer]) -> None:
         self._module = module
         self._watched = watched
         self._observers = observers
         self._listening: Sequence[Observer] = ()
+        self._sources: list[Tensor] = []  # of this batch: where gradients end, besides the weights
+        self._inner = {n for n in watched if not isinstance(module.get_submodule(n), nn.Embedding)}
 
     def run(self, batches: Batches, *, seed: int, draws: int) -> None:
         """Visit the batches in eval mode; parameters, gradients and modes are left as they were.
 
         Args:
-            batches: pairs `(x, y)` on the module's device; the module returns logits `(N, classes)`.
+            batches: pairs `(x, y)` on the module's device; see `forward.logits` for what the module may return.
             seed: of the labels drawn from the model.
             draws: labels drawn per sample for `LabelSource.MODEL`.
 
         Raises:
+            ArchitectureError: no logits `(N, classes)` among the outputs.
             InputError: the network's outputs are not finite.
         """
         generator = torch.Generator().manual_seed(seed)
@@ -70,33 +79,31 @@ class Sweep:
         kinds = [LabelSource.MODEL] * draws + [LabelSource.DATA]
         passes = [kind for kind in kinds if any(o.labels is kind for o in self._observers)]
         with evaluating(self._module), _requiring_grad(self._module, needed=needs_weights), self._hooked():
-            for batch, y in batches:
-                x = batch.detach().requires_grad_()
-                logits = self._module(x)
-                if not bool(torch.isfinite(logits).all()):
+            for x, y in batches:
+                self._sources = []
+                z = logits(self._module, each(Tensor.detach, x))
+                if not bool(torch.isfinite(z).all()):
                     raise InputError("the outputs of the network are not finite; check weights and data for NaN")
                 for observer in self._observers:
                     if observer.labels is None:
                         observer.batch(len(y), {})
                 for i, kind in enumerate(passes):
-                    labels = y if kind is LabelSource.DATA else _drawn(logits, generator)
-                    self._backward(logits, labels, kind, x, weights, last=i + 1 == len(passes))
+                    labels = y if kind is LabelSource.DATA else _drawn(z, generator)
+                    self._backward(z, labels, kind, weights, last=i + 1 == len(passes))
 
     def _backward(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        kind: LabelSource,
-        x: Tensor,
-        weights: Mapping[str, Tensor],
-        *,
-        last: bool,
+        self, z: Tensor, labels: Tensor, kind: LabelSource, weights: Mapping[str, Tensor], *, last: bool
     ) -> None:
         self._listening = [o for o in self._observers if o.labels is kind]
-        wanted = weights if any(o.weights for o in self._listening) else {}
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        gradients = torch.autograd.grad(loss, [x, *wanted.values()], retain_graph=not last, allow_unused=True)
-        named = {name: g for name, g in zip(wanted, gradients[1:], strict=True) if g is not None}
+        if not any(o.weights for o in self._listening):  # the few that an input of a watched module may hang on
+            weights = {name: p for name, p in weights.items() if name.rpartition(".")[0] not in self._inner}
+        loss = F.cross_entropy(z, labels, reduction="sum")
+        targets = [*self._sources, *weights.values()]
+        gradients: Sequence[Tensor | None] = [None] * len(targets)
+        if loss.requires_grad and targets:  # else no watched module has been called
+            gradients = torch.autograd.grad(loss, targets, retain_graph=not last, allow_unused=True)
+        of_weights = zip(weights, gradients[len(self._sources) :], strict=True)
+        named = {name: g for name, g in of_weights if g is not None}
         for observer in self._listening:
             observer.batch(len(labels), named)
 
@@ -115,19 +122,31 @@ class Sweep:
 
     def _before(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            x = args[0].view_as(args[0])  # a node of its own: its gradient is what flows through this module alone
+            x = args[0]
+            if not x.requires_grad and x.is_floating_point():
+                x = x.detach().requires_grad_()
+                self._sources.append(x)
+            x = x.view_as(x)  # a node of its own: its gradient is what flows through this module alone
             for observer in self._observers:
                 observer.forward(name, module, x.detach())
-            if any(type(o).input_gradient is not Observer.input_gradient for o in self._observers):
+            if x.requires_grad and any(type(o).input_gradient is not Observer.input_gradient for o in self._observers):
                 x.register_hook(lambda g: self._tell_input(name, module, x.detach(), g))  # type: ignore[no-untyped-call]
             return (x, *args[1:])
 
         return hook
 
     def _after(self, name: str) -> Any:
-        def hook(module: nn.Module, _: Any, y: Tensor) -> None:
+        keeps = any(name in o.outputs for o in self._observers)
+
+        def hook(module: nn.Module, _: Any, y: Tensor) -> Tensor:
+            if not y.requires_grad:  # a table of weights that nothing differentiates
+                y = y.detach().requires_grad_()
+                self._sources.append(y)
+                y = y.view_as(y)
             if any(type(o).output_gradient is not Observer.output_gradient for o in self._observers):
-                y.register_hook(lambda g: self._tell_output(name, module, g))  # type: ignore[no-untyped-call]
+                value = y.detach().clone() if keeps else None  # what follows may work in place
+                y.register_hook(lambda g: self._tell_output(name, module, value, g))  # type: ignore[no-untyped-call]
+            return y
 
         return hook
 
@@ -135,9 +154,9 @@ class Sweep:
         for observer in self._listening:
             observer.input_gradient(name, module, x, gradient)
 
-    def _tell_output(self, name: str, module: nn.Module, gradient: Tensor) -> None:
+    def _tell_output(self, name: str, module: nn.Module, y: Tensor | None, gradient: Tensor) -> None:
         for observer in self._listening:
-            observer.output_gradient(name, module, gradient)
+            observer.output_gradient(name, module, y, gradient)
 
 
 def sharing(network: nn.Module, name: str) -> list[nn.Module]:

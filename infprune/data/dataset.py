@@ -1,4 +1,4 @@
-"""What a dataset is here: a sized sequence of (x float32 tensor, y int), in a train, validation and test part."""
+"""What a dataset is here: a sized sequence of (x, y int), x one tensor or several, in three parts."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,18 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from infprune.errors import ConfigError, InputError
+from infprune.forward import Inputs, Shape, each, shape, tensors
 
 
 class Samples(Protocol):
-    """Any sized map-style dataset of (x, y); one with ``__getitems__`` hands out whole batches at once."""
+    """Any sized map-style dataset of (x, y); one with ``__getitems__`` hands out whole batches at once.
+
+    x is a float32 tensor, or int64 (token ids), or a tuple of such tensors: the arguments of the network's ``forward``.
+    """
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> tuple[Tensor, int]: ...
+    def __getitem__(self, index: int, /) -> tuple[Inputs, int]: ...
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,12 @@ class DataRequest:
 
 @dataclass(frozen=True)
 class Source:
-    """What a dataset file returns; ``input_shape`` is one sample's, without N."""
+    """What a dataset file returns; ``input_shape`` is one sample's, without N: a tuple of them for several inputs."""
 
     train: Samples
     test: Samples
     classes: int
-    input_shape: tuple[int, ...]
+    input_shape: Shape
 
 
 @dataclass(frozen=True)
@@ -75,30 +79,37 @@ class Splits:
     validation: Samples
     test: Samples
     classes: int
-    input_shape: tuple[int, ...]
+    input_shape: Shape
 
 
-class ArrayDataset(Dataset[tuple[Tensor, int]]):
-    """Samples in memory: ``x`` (N, ...) float32 and ``y`` (N,) int64."""
+class ArrayDataset(Dataset[tuple[Inputs, int]]):
+    """Samples in memory: ``x`` (N, ...) float32 and ``y`` (N,) int64; in a tuple of inputs, int64 ones stay int64."""
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        if y.ndim != 1 or len(x) != len(y):
-            raise InputError(f"expected one label per sample, got x {tuple(x.shape)} and y {tuple(y.shape)}")
-        self.x = x.to(torch.float32)
+    def __init__(self, x: Inputs, y: Tensor) -> None:
+        if y.ndim != 1 or any(len(t) != len(y) for t in tensors(x)):
+            found = " and ".join(str(tuple(t.shape)) for t in tensors(x))
+            raise InputError(f"expected one label per sample, got x {found} and y {tuple(y.shape)}")
+        several = isinstance(x, tuple)
+        self.x = each(lambda t: t if several and t.dtype == torch.int64 else t.to(torch.float32), x)
         self.y = y.to(torch.int64)
+
+    @property
+    def input_shape(self) -> Shape:
+        """One sample's shape."""
+        return shape(self.x)
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.x[index], int(self.y[index])
+    def __getitem__(self, index: int) -> tuple[Inputs, int]:
+        return each(lambda t: t[index], self.x), int(self.y[index])
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Inputs, Tensor]:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return self.x[chosen], self.y[chosen]
+        return each(lambda t: t[chosen], self.x), self.y[chosen]
 
 
-class Part(Dataset[tuple[Tensor, int]]):
+class Part(Dataset[tuple[Inputs, int]]):
     """The samples of ``base`` at ``indices`` (N,), in that order; nothing is copied."""
 
     def __init__(self, base: Samples, indices: Tensor) -> None:
@@ -108,23 +119,23 @@ class Part(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Inputs, int]:
         return self.base[int(self.indices[index])]
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Inputs, Tensor]:
         return gather(self.base, self.indices[torch.as_tensor(indices, dtype=torch.int64)].tolist())
 
 
-def gather(dataset: Samples, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return the samples at ``indices`` as one batch: x (N, ...) and y (N,)."""
+def gather(dataset: Samples, indices: Sequence[int]) -> tuple[Inputs, Tensor]:
+    """Return the samples at ``indices`` as one batch: x (N, ...) or several of them, and y (N,)."""
     whole = getattr(dataset, "__getitems__", None)
     return stack(whole(indices) if whole else [dataset[index] for index in indices])
 
 
-def stack(batch: Any) -> tuple[Tensor, Tensor]:
+def stack(batch: Any) -> tuple[Inputs, Tensor]:
     """Return a whole batch as it is and a list of samples (what foreign datasets give) as a batch."""
     x, y = batch if isinstance(batch, tuple) else default_collate(batch)
-    return x, y
+    return tuple(x) if isinstance(x, list) else x, y
 
 
 def labels(dataset: Samples) -> Tensor | None:

@@ -39,7 +39,7 @@ def libsvm(request: DataRequest) -> Source:
         ArrayDataset(torch.from_numpy(x), torch.from_numpy(np.searchsorted(values, y)))
         for x, y in ((_dense(x_train), y_train), (_dense(x_test), y_test))
     )
-    return Source(train, test, len(values), tuple(train.x.shape[1:]))
+    return Source(train, test, len(values), train.input_shape)
 
 
 def _read(paths: list[Path]) -> tuple[Any, ...]:

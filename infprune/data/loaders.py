@@ -9,10 +9,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from infprune.data.dataset import Part, Samples, stack
 from infprune.errors import ConfigError
+from infprune.forward import Inputs, move
 
 
 class Batches:
-    """A sized iterable of (x (N, ...), y (N,)) on a device; each pass over a shuffled one has its own order."""
+    """A sized iterable of (x, y (N,)) on a device; each pass over a shuffled one has its own order."""
 
     def __init__(self, loader: DataLoader[Any], device: str | torch.device) -> None:
         self.loader = loader
@@ -21,9 +22,9 @@ class Batches:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
         for x, y in self.loader:
-            yield x.to(self.device), y.to(self.device)
+            yield move(x, self.device), y.to(self.device)
 
 
 def batches(

@@ -12,10 +12,12 @@ from infprune.data import DATASETS
 from infprune.data.dataset import ArrayDataset, DataRequest, Part, Samples, Source, Splits, gather, labels
 from infprune.data.holdout import holdout
 from infprune.errors import ConfigError, InputError
+from infprune.forward import Inputs, shape, tensors
 from infprune.imports import call, one_line, resolve
 
 PROBE = 256  # samples checked where reading all would decode the whole dataset
 CHUNK = 4096
+DTYPES = (torch.float32, torch.int64)
 
 
 def load(
@@ -78,23 +80,29 @@ def _check(part: str, dataset: Samples, source: Source) -> None:
         x, y = _probe(part, dataset)
     all_labels = labels(dataset)
     _check_labels(part, y if all_labels is None else all_labels, source.classes)
-    if tuple(x.shape[1:]) != source.input_shape or x.dtype != torch.float32:
+    if shape(x) != source.input_shape or any(t.dtype not in DTYPES for t in tensors(x)):
         raise InputError(
-            f"{part} samples are {tuple(x.shape[1:])} {x.dtype}, expected {source.input_shape} torch.float32; "
+            f"{part} samples are {shape(x)} {' and '.join(str(t.dtype) for t in tensors(x))}, expected "
+            f"{source.input_shape} torch.float32, or torch.int64 for token ids; "
             "correct the factory's samples or its input_shape"
         )
-    _check_finite(part, x)
+    for t in tensors(x):
+        if t.is_floating_point():
+            _check_finite(part, t)
 
 
-def _probe(part: str, dataset: Samples) -> tuple[Tensor, Tensor]:
+def _probe(part: str, dataset: Samples) -> tuple[Inputs, Tensor]:
+    what = f"{part} samples cannot be read as (x tensor or tuple of tensors, y int)"
     try:
-        return gather(dataset, range(min(PROBE, len(dataset))))
+        x, y = gather(dataset, range(min(PROBE, len(dataset))))
     except InputError:
         raise
     except Exception as error:  # whatever a foreign dataset raises, or its samples do not stack
-        raise InputError(
-            f"{part} samples cannot be read as (x float32 tensor, y int): {one_line(error)}; correct the dataset"
-        ) from error
+        raise InputError(f"{what}: {one_line(error)}; correct the dataset") from error
+    strange = [type(t).__name__ for t in (*tensors(x), y) if not isinstance(t, Tensor)]
+    if strange:
+        raise InputError(f"{what}: got {strange[0]}; correct the dataset")
+    return x, y
 
 
 def _check_labels(part: str, y: Tensor, classes: int) -> None:

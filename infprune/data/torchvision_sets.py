@@ -57,7 +57,7 @@ def _load(facts: _Facts, request: DataRequest) -> Source:
         ArrayDataset(normalise(pixels), y)
         for pixels, y in (_read(facts.kind, folder, train=part, download=request.download) for part in (True, False))
     )
-    return Source(train, test, facts.classes, tuple(train.x.shape[1:]))
+    return Source(train, test, facts.classes, train.input_shape)
 
 
 def _read(kind: str, folder: Path, *, train: bool, download: bool) -> tuple[Tensor, Tensor]:

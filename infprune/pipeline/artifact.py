@@ -11,17 +11,18 @@ from infprune.errors import ConfigError, InputError
 from infprune.pipeline.session import Session, check_logits
 
 
-def settings_for(path: Path, source: str | None, overrides: Sequence[str]) -> config.Config:
+def settings_for(path: Path, source: str | None, overrides: Sequence[str], *, data: bool = True) -> config.Config:
     """The configuration to work on a file with: the named one, else the one inside the file; its network is the file's.
 
     A factory is never taken from the file: a file must not decide what this process imports or where it writes.
+    `data`: whether the work needs data.
 
     Raises:
         ConfigError: the file needs a factory that the command line or the named configuration does not give.
         InputError: the configuration inside the file is damaged.
     """
     manifest = read_manifest(path)
-    settings = config.load(source, overrides) if source is not None else _stored(path, manifest, overrides)
+    settings = config.load(source, overrides) if source is not None else _stored(path, manifest, overrides, data=data)
     if manifest.factory is not None and settings.model.factory != manifest.factory:
         raise ConfigError(_untrusted(path, "model", manifest.factory))
     content = settings.model_dump()
@@ -36,7 +37,7 @@ def open_artifact(path: Path, session: Session) -> Loaded:
     return loaded
 
 
-def _stored(path: Path, manifest: Manifest, overrides: Sequence[str]) -> config.Config:
+def _stored(path: Path, manifest: Manifest, overrides: Sequence[str], *, data: bool) -> config.Config:
     """The configuration inside a file, under the overrides; without factories, places to write and downloads."""
     content = _without_nulls(manifest)
     content.pop("model", None)
@@ -48,7 +49,7 @@ def _stored(path: Path, manifest: Manifest, overrides: Sequence[str]) -> config.
     except ConfigError as error:
         raise InputError(f"the configuration inside a file is damaged: {error}; give one with -c") from error
     settings = config.assemble(str(path), content, overrides)
-    if factory is not None and not any(o.startswith(("data.factory=", "data.name=")) for o in overrides):
+    if data and factory is not None and not any(o.startswith(("data.factory=", "data.name=")) for o in overrides):
         raise ConfigError(_untrusted(path, "data", factory))
     return settings
 

@@ -8,6 +8,7 @@ from infprune import selection
 from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.data.loaders import Batches
+from infprune.models.attention import explicit
 from infprune.pipeline.session import Session, open_coupling, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
 
@@ -48,7 +49,7 @@ def open_bench(settings: Config, command: str, watch: Stopwatch) -> Bench:
     """Load data and network, and couple it."""
     with watch.stage("load"):
         session = open_session(settings, command)
-        dense = open_model(session)
+        dense = explicit(open_model(session))
     with watch.stage("coupling"):
         coupling = open_coupling(dense, session)
         layers = selection.prunable(coupling, settings.prune.protect)

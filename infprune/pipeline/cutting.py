@@ -4,14 +4,14 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from infprune import compensation, selection
+from infprune import compensation, forward, selection
 from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.data.loaders import Batches
 from infprune.errors import ArchitectureError
 from infprune.evaluation import evaluate
+from infprune.forward import Inputs
 from infprune.progress import Progress
 from infprune.proof import Proof, prove
 from infprune.selection import Budget, Limits, PruningPlan
@@ -36,7 +36,7 @@ def cut(
     scores: Mapping[str, Tensor],
     budget: Budget,
     limits: Limits,
-    inputs: Tensor,
+    inputs: Inputs,
 ) -> Cut:
     """Select, cut and prove on real and random inputs; a layer whose cut fails is frozen and the plan made again.
 
@@ -44,7 +44,7 @@ def cut(
         ArchitectureError: the cut is wrong and no single layer explains it.
         BudgetError: the budget cannot be met with what is left.
     """
-    noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0)).to(inputs)
+    noise = forward.noise_like(inputs, seed=0)
     frozen: dict[str, str] = {}
     while True:
         if not layers:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from infprune import __version__, config
-from infprune.artifacts import Manifest
-from infprune.coupling.couple import couple
+from infprune.artifacts import InputSpec, Manifest
 from infprune.coupling.groups import Coupling
 from infprune.data import splits
 from infprune.data.augment import AUGMENTATIONS
@@ -18,12 +17,15 @@ from infprune.data.dataset import Samples, Splits, gather
 from infprune.data.loaders import Batches, batches, subset
 from infprune.errors import ArchitectureError, ConfigError, InputError
 from infprune.files import atomic_write
+from infprune.forward import Inputs, move, picked, run, shape, tensors
 from infprune.imports import one_line
 from infprune.models import SHIPPED
+from infprune.models.attention import Attention
 from infprune.models.build import build
 from infprune.models.checkpoint import digest, load_into, read_tensors
 from infprune.modes import evaluating
 from infprune.training import Recipe
+from infprune.trial import settle
 
 EVALUATION_BATCH = 512
 
@@ -61,10 +63,10 @@ class Session:
         chosen = subset(self.splits.train, self.config.data.calibration, self.config.run.seed if seed is None else seed)
         return self.batches(chosen, self.config.data.batch_size)
 
-    def example(self, count: int = 2) -> Tensor:
+    def example(self, count: int = 2) -> Inputs:
         """The first training inputs, as one batch."""
         first = [i % len(self.splits.train) for i in range(count)]
-        return gather(self.splits.train, first)[0].to(self.device)
+        return move(gather(self.splits.train, first)[0], self.device)
 
     def record(self) -> None:
         """Write the resolved configuration into the run folder; called when the run has its result."""
@@ -135,12 +137,12 @@ def check_logits(module: nn.Module, session: Session) -> None:
     example = session.example()
     try:
         with evaluating(module), torch.no_grad():
-            logits = module(example)
+            logits = picked(run(module, example))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         raise ArchitectureError(
-            f"{session.model_name} does not accept inputs of shape {tuple(example.shape[1:])} "
+            f"{session.model_name} does not accept inputs of shape {shape(example)} "
             f"({session.data_name}): {one_line(error)}"
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < session.splits.classes:
@@ -153,8 +155,8 @@ def check_logits(module: nn.Module, session: Session) -> None:
 
 
 def open_coupling(module: nn.Module, session: Session) -> Coupling:
-    """Couple the network, traced on two real samples."""
-    return couple(module, session.example())
+    """Couple the network, traced and tried on two real samples."""
+    return settle(module, session.example(), heads=session.config.prune.heads)
 
 
 def provenance(session: Session) -> dict[str, Any]:
@@ -172,12 +174,37 @@ def manifest(session: Session, base: nn.Module, kept: dict[str, dict[int, Tensor
         factory=session.config.model.factory,
         args=session.config.model.args,
         kept={n: {d: at.tolist() for d, at in dims.items()} for n, dims in kept.items()},
-        input_shape=list(session.splits.input_shape),
+        inputs=[_spec(t) for t in tensors(session.example(1))],
         classes=session.splits.classes,
+        explicit_attention=any(isinstance(m, Attention) for m in base.modules()),
         base_sha256=digest(base),
         **provenance(session),
         **fields,
     )
+
+
+def _spec(x: Tensor) -> InputSpec:
+    return InputSpec(shape=list(x.shape[1:]), dtype=str(x.dtype).removeprefix("torch."))
+
+
+def example_inputs(settings: config.Config, count: int, device: str | torch.device) -> Inputs:
+    """Random inputs as `model.inputs` describes them, for work that needs no data; the same for the same `run.seed`.
+
+    Raises:
+        ConfigError: it describes none.
+    """
+    if settings.model.inputs is None:
+        raise ConfigError("model.inputs: needed without data; give it, e.g. model.inputs='[{shape: [3, 224, 224]}]'")
+    generator = torch.Generator().manual_seed(settings.run.seed)
+
+    def random(spec: config.InputConfig) -> Tensor:
+        size = (count, *spec.shape)
+        if spec.dtype == "int64":
+            return torch.randint(spec.high, size, generator=generator)
+        return torch.randn(size, generator=generator)
+
+    made = tuple(map(random, settings.model.inputs))
+    return move(made if len(made) > 1 else made[0], device)
 
 
 def _device(name: str) -> torch.device:

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from infprune.evaluation import evaluate
+from infprune.forward import uncalled
 from infprune.pipeline import cutting
 from infprune.pipeline.bench import Bench
 from infprune.pipeline.results import Accuracy
@@ -80,6 +81,7 @@ def _finetuned(bench: Bench, small: nn.Module, order: Order, progress: Progress)
         seed=order.seed,
         origin=session.data_identity,
         augment=session.augment(),
+        auxiliary=uncalled(small, session.example()),
         checkpoint=order.checkpoint,
         resume=order.resume,
         progress=progress,

@@ -8,6 +8,7 @@ from torch import nn
 from infprune.artifacts import write_model
 from infprune.config import Config
 from infprune.evaluation import evaluate
+from infprune.forward import uncalled
 from infprune.pipeline.artifact import open_artifact
 from infprune.pipeline.results import Change, TrainResult
 from infprune.pipeline.session import Session, manifest, open_model, open_session, provenance
@@ -64,6 +65,7 @@ def _train(
             seed=session.config.run.seed,
             origin=session.data_identity,
             augment=session.augment(),
+            auxiliary=uncalled(module, session.example()) if section == "finetune" else (),
             checkpoint=session.folder / f"{section}.ckpt",
             resume=resume,
             progress=progress,

@@ -4,8 +4,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from infprune.latency import Quartiles
 from infprune.pipeline.results import (
     EvaluateResult,
+    ExportResult,
+    LatencyRow,
     LayerRow,
     PruneResult,
     ReportResult,
@@ -84,6 +87,39 @@ def show_evaluate(result: EvaluateResult, console: Console) -> None:
     )
 
 
+def show_export(result: ExportResult, console: Console) -> None:
+    """The file, its check, and how long both networks take."""
+    inputs = ", ".join(f"{i['dtype']} ({', '.join(map(str, ['N', *i['shape']]))})" for i in result.inputs)
+    v = result.verified
+    sizes = " and ".join(map(str, v.batches))
+    console.print(
+        f"Checked against the network on {sizes} random inputs: largest relative error {v.max_relative_error:.1e} "
+        f"(allowed {v.tolerance:.0e})",
+        soft_wrap=True,
+    )
+    if result.latency:
+        console.print(_latency(result.latency))
+        first = result.latency[0]
+        threads = f", {first.threads} CPU thread{'s' * (first.threads > 1)}" if first.device == "cpu" else ""
+        console.print(
+            f"Milliseconds in torch on {first.device}{threads}: median (quartiles) of {first.n} alternating runs."
+        )
+    for row in result.latency:
+        said = f"pruned takes {row.ratio.median:.2f}x the time at batch {row.batch}"
+        console.print(
+            {
+                "faster": f"Faster: {said}.",
+                "same": f"No speed-up on this machine: {said}, within the spread.",
+                "slower": f"No speed-up on this machine: {said}; it is slower.",
+            }[row.verdict],
+            soft_wrap=True,
+        )
+    console.print(
+        f"Wrote [bold]{escape(result.artifact)}[/bold]: {result.format}, {result.bytes:,} bytes, takes {inputs}",
+        soft_wrap=True,
+    )
+
+
 def show_report(result: ReportResult, console: Console) -> None:
     """A table per stage, and the last stage as a plot."""
     rates = sorted({row.rate for row in result.rows})
@@ -129,3 +165,16 @@ def _layers(rows: list[LayerRow]) -> Table:
             numbers = (f"{row.quantiles[i]:.1e}" for i in (0, 2, 4))
             table.add_row(row.name, str(row.channels), str(row.kept), f"{row.macs_share:.1%}", *numbers)
     return table
+
+
+def _latency(rows: list[LatencyRow]) -> Table:
+    table = Table()
+    for column in ("batch", "dense", "pruned", "pruned / dense"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(str(row.batch), *(_quartiles(q) for q in (row.dense, row.pruned, row.ratio)))
+    return table
+
+
+def _quartiles(q: Quartiles) -> str:
+    return f"{q.median:.2f} ({q.low:.2f} to {q.high:.2f})"

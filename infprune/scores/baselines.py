@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from infprune.coupling.groups import Role
-from infprune.curvature.products import filters
+from infprune.curvature.products import by_channel, filters
 from infprune.errors import ConfigError
 from infprune.scores.contract import Criterion, ScoringInputs
 
@@ -14,7 +14,7 @@ def _magnitude(inputs: ScoringInputs) -> dict[str, Tensor]:
     tensors = dict(inputs.module.named_parameters())
     scores = {}
     for layer in inputs.layers:
-        norms = [tensors[s.tensor].detach().abs().flatten(1).sum(1)[s.index].sum(-1) for s in filters(layer)]
+        norms = [by_channel(tensors[s.tensor].detach().abs(), s) for s in filters(layer)]
         total = torch.stack(norms).sum(0)
         scores[layer.name] = total / total.mean().clamp_min(torch.finfo(total.dtype).tiny)
     return scores

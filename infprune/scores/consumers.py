@@ -1,27 +1,34 @@
 """Sums over the convolutions and linear layers that read a channel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from infprune.coupling.groups import ChannelLayer, Role
+from infprune.curvature.patches import matrix
+from infprune.scores.contract import ScoringInputs
 
 
-def sum_over_consumers(layers: Sequence[ChannelLayer], one: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
-    """Add `one(consumer module name, positions read (C, k))` over the consumers of each layer."""
+def sum_over_consumers(inputs: ScoringInputs, one: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
+    """Add `one(consumer module name, positions read (C, k))` over a layer's consumers; a gated one has its gate."""
     return {
-        layer.name: torch.stack([one(s.tensor.rpartition(".")[0], s.index) for s in layer.having(Role.CONSUMER)]).sum(0)
-        for layer in layers
+        layer.name: gate_price(inputs, layer)
+        if layer.gated
+        else torch.stack([one(s.tensor.rpartition(".")[0], s.index) for s in layer.having(Role.CONSUMER)]).sum(0)
+        for layer in inputs.layers
     }
+
+
+def gate_price(inputs: ScoringInputs, layer: ChannelLayer) -> Tensor:
+    """1/2 E_n z_n^2, the loss change of closing one gate with nothing adapted: for layers that no module reads."""
+    return 0.5 * inputs.statistics.gates_model[layer.name].square().mean(0)
 
 
 def columns_read(module: nn.Module, index: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """The weight as `(G, O/G, D')` in the dtype of `like`, and the im2col columns `(C, k * K)` of its positions."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    groups = like.shape[0]
-    kernel = weight.shape[2:].numel()
+    weight = matrix(module).detach().to(like.dtype)
+    assert isinstance(module.weight, Tensor)
+    kernel = module.weight.shape[2:].numel()
     columns = (index[..., None] * kernel + torch.arange(kernel)).flatten(1)
-    flat = weight.detach().to(like.dtype).reshape(groups, weight.shape[0] // groups, -1)
-    return flat, columns.to(like.device)
+    return weight, columns.to(like.device)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from infprune.coupling.groups import ChannelLayer, Role
 from infprune.influence.column_elimination import Reader, eliminate_columns
 from infprune.influence.kronecker import damped, inverse
-from infprune.scores.consumers import columns_read
+from infprune.scores.consumers import columns_read, gate_price
 from infprune.scores.contract import Criterion, Need, ScoringInputs
 
 
@@ -17,10 +17,16 @@ def _score(inputs: ScoringInputs) -> dict[str, Tensor]:
 
     The first price is s_c = 1/2 tr(G W_C ([A^-1]_CC)^-1 W_C^T), summed over everything that reads channel c; later
     ones count that the cheaper channels have gone and that the weights have adapted. Consumers only: a dead producer
-    already silences its consumers, so rows plus columns would count twice.
+    already silences its consumers, so rows plus columns would count twice. Channels that no module reads (query times
+    key) are priced at their gate: 1/2 E z^2, in the same unit, with nothing that could adapt.
     """
     cache: dict[str, Tensor] = {}
-    return {layer.name: eliminate_columns(list(_readers(inputs, layer, cache))) for layer in inputs.layers}
+    return {
+        layer.name: gate_price(inputs, layer)
+        if layer.gated
+        else eliminate_columns(list(_readers(inputs, layer, cache)))
+        for layer in inputs.layers
+    }
 
 
 def _readers(inputs: ScoringInputs, layer: ChannelLayer, cache: dict[str, Tensor]) -> Iterator[Reader]:

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
-from infprune.coupling.groups import ChannelLayer, Role
+from infprune.coupling.groups import ChannelLayer, CoupledSlice, Role
 from infprune.curvature.gates import GateObserver
 from infprune.curvature.kronecker import KroneckerObserver
-from infprune.curvature.products import MaskGradientObserver
+from infprune.curvature.patches import matrix
+from infprune.curvature.products import MaskGradientObserver, filters
 from infprune.curvature.sweep import Batches, LabelSource, Observer, Sweep
 from infprune.errors import ConfigError, InputError
 from infprune.scores import SCORES
@@ -39,18 +40,25 @@ def collect(
     """
     if not needs:
         return Statistics()
-    kronecker = KroneckerObserver()
-    gates = {label: GateObserver(layers, label) for label in LabelSource}
+    readers = sorted(_modules(s for layer in layers if not layer.gated for s in layer.having(Role.CONSUMER)))
+    gated = [layer for layer in layers if layer.gated]
+    producers = sorted(_modules(s for layer in gated for s in filters(layer)))
+    kronecker = KroneckerObserver(readers)
+    gates = {
+        LabelSource.MODEL: GateObserver(layers if Need.GATES_MODEL in needs else gated, LabelSource.MODEL),
+        LabelSource.DATA: GateObserver(layers, LabelSource.DATA),
+    }
     masks = MaskGradientObserver(module, layers)
+    if Need.KRONECKER in needs:
+        _check_width(module, readers)
+        needs = needs | {Need.GATES_MODEL} if gated else needs
     chosen: dict[Need, Observer] = {
         Need.KRONECKER: kronecker,
         Need.GATES_MODEL: gates[LabelSource.MODEL],
         Need.GATES_DATA: gates[LabelSource.DATA],
         Need.MASK_GRADIENTS: masks,
     }
-    watched = sorted({s.tensor.rpartition(".")[0] for layer in layers for s in layer.having(Role.CONSUMER)})
-    if Need.KRONECKER in needs:
-        _check_width(module, watched)
+    watched = sorted({*readers, *producers})
     Sweep(module, watched, [chosen[n] for n in sorted(needs)]).run(batches, seed=seed, draws=draws)
     return Statistics(
         kronecker=kronecker.result(draws) if Need.KRONECKER in needs else {},
@@ -58,6 +66,10 @@ def collect(
         gates_data=gates[LabelSource.DATA].result() if Need.GATES_DATA in needs else {},
         mask_gradients=masks.result() if Need.MASK_GRADIENTS in needs else {},
     )
+
+
+def _modules(slices: Iterable[CoupledSlice]) -> set[str]:
+    return {s.tensor.rpartition(".")[0] for s in slices}
 
 
 def score(criterion: str, inputs: ScoringInputs) -> ChannelScores:
@@ -82,9 +94,7 @@ def score(criterion: str, inputs: ScoringInputs) -> ChannelScores:
 
 def _check_width(module: nn.Module, watched: Sequence[str]) -> None:
     for name in watched:
-        weight = module.get_submodule(name).weight
-        assert isinstance(weight, torch.Tensor)
-        width = weight[0].numel() + 1
+        width = matrix(module.get_submodule(name)).shape[-1] + 1
         if width > WIDEST_GRAM:
             raise ConfigError(
                 f"{name} reads {width} inputs, its Gram matrix would take {8 * width**2 / 2**30:.1f} GiB; "

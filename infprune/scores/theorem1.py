@@ -27,7 +27,7 @@ def _score(inputs: ScoringInputs) -> dict[str, Tensor]:
             [printed_scores(*group, columns) for group in zip(weight, inverses, gradients, strict=True)]
         ).sum(0)
 
-    return sum_over_consumers(inputs.layers, one)
+    return sum_over_consumers(inputs, one)
 
 
 THEOREM1 = Criterion(_score, frozenset({Need.KRONECKER}))

@@ -46,6 +46,7 @@ CASES = {
     "wrong input": (["model.name=resnet20", "model.checkpoint=random"], 3, "does not accept inputs of shape (1, 8, 8)"),
     "infeasible macs": (["--macs", "0.000001"], 4, "out of reach"),
     "all protected": (["prune.protect=['*']"], 4, "nothing to prune"),
+    "inputs of no size": (["model.inputs=[{shape: [0]}]"], 2, "model.inputs: expected a list of {shape: "),
     "no data folder": (["data.name=mnist", "model.name=alexnet5", "model.checkpoint=random"], 6, "INFPRUNE_DATA"),
     "missing scores": (["--scores", "nope.safetensors"], 6, "nope.safetensors"),
     "two budgets": (["--rate", "0.5", "--macs", "0.5"], 2, "expected one of rate, macs, params"),

@@ -58,7 +58,7 @@ def test_the_manifest_tells_the_whole_story(pruned):
     with safe_open(folder / result["artifact"], framework="pt") as file:
         manifest = json.loads(file.metadata()["infprune"])
     assert manifest["name"] == "digits_resnet"
-    assert manifest["input_shape"] == [1, 8, 8]
+    assert manifest["inputs"] == [{"shape": [1, 8, 8], "dtype": "float32"}]
     assert len(manifest["base_sha256"]) == 64
     assert manifest["metrics"]["accuracy"]["compensated"] == result["accuracy"]["compensated"]
     assert manifest["versions"]["torch"] == torch.__version__.partition("+")[0]

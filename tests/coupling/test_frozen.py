@@ -59,43 +59,40 @@ def test_constant_slice_is_frozen_with_its_line():
     found = layers(ConstantSlice())
     line = ConstantSlice.forward.__code__.co_firstlineno + 1
     reason = f"fixed channel positions in slice.Tensor at test_frozen.py:{line} `first = self.a(x)[:, :8]`"
-    # head reads both a[:8] and b, so b shares the fate of the first eight channels.
+    # head reads both a[:8] and b, so b shares the fate of the first eight channels; the others could go.
     assert {name: (layer.size, layer.frozen) for name, layer in found.items()} == {
         "a": (8, reason),
-        "a#2": (2, reason),
+        "a#2": (2, "nothing reads it"),
         "head": (2, OUTPUT),
     }
     assert slices(found["a"])["b.weight", 0] == (PRODUCER, list(range(8)))
     assert slices(found["a#2"])["a.weight", 0] == (PRODUCER, [8, 9])
 
 
-class Attention(nn.Module):
+class Sorted(nn.Module):
     def __init__(self):
         super().__init__()
-        self.q, self.k, self.v, self.free, self.head = (nn.Linear(3, 4) for _ in range(5))
+        self.a, self.b, self.head, self.free = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(3, 4)
 
     def forward(self, x):
-        weights = torch.softmax(self.q(x) @ self.k(x).transpose(1, 2), -1)
-        return self.head(weights @ self.v(x)[..., :3]).mean(1), self.free(x)
+        ordered = self.a(x).sort(-1)[0]
+        return self.head(self.b(ordered)), self.free(x)
 
 
-def test_unknown_operations_freeze_what_reaches_them():
-    net = nn.Sequential(conv(3, 4), nn.Softmax(1), conv(4, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2))
-    reasons = frozen(net)
-    assert set(reasons) == {"0", "2"}
-    assert reasons["0"].startswith("no rule for softmax.int at activation.py:")
-    assert "softmax" in reasons["0"].split("`")[1]
-    assert reasons["2"] is None
-
-
-def test_unknown_operations_name_their_line():
-    reasons = {name: layer.frozen for name, layer in layers(Attention(), 5, 3).items()}
-    line = Attention.forward.__code__.co_firstlineno + 1
-    where = f"no rule for matmul at test_frozen.py:{line} `weights = torch.softmax("
-    assert reasons["q"].startswith(where)
-    assert reasons["k"].startswith(where)
-    assert reasons["v"].startswith("fixed channel positions in slice")
+def test_unknown_operations_freeze_what_reaches_them_and_name_their_line():
+    reasons = {name: layer.frozen for name, layer in layers(Sorted(), 3).items()}
+    line = Sorted.forward.__code__.co_firstlineno + 1
+    assert reasons["a"].startswith(f"no rule for sort at test_frozen.py:{line} `ordered = self.a(x).sort(-1)[0]`")
+    assert reasons["b"] is None
     assert reasons["free"] == OUTPUT
+
+
+def test_softmax_over_channels_is_frozen_and_over_positions_it_is_not():
+    def reasons(dim):
+        return frozen(nn.Sequential(conv(3, 4), nn.Softmax(dim), conv(4, 5), nn.Flatten(), nn.Linear(5 * 16, 2)))
+
+    assert reasons(1)["0"].startswith("depends on all channels in softmax.int at activation.py:")
+    assert reasons(2)["0"] is None
 
 
 def test_mean_over_channels_is_frozen():
@@ -135,7 +132,6 @@ def test_squeeze_and_excitation():
 
 
 FUNCTIONAL = {
-    "bare parameter": lambda s, x: s.head(pooled(F.conv2d(x, s.bare))),
     "computed weight": lambda s, x: s.head(pooled(F.conv2d(x, s.own.weight * 2, s.own.bias, padding=1))),
     "computed bias": lambda s, x: s.head(pooled(F.conv2d(x, s.own.weight, s.own.bias * 2, padding=1))),
     "weight read as a value": lambda s, x: s.head(pooled(s.own(x)) + s.own.weight.mean()),
@@ -147,7 +143,6 @@ FUNCTIONAL = {
 def test_weights_that_no_module_owns_alone_are_frozen(kind):
     net = Net(
         FUNCTIONAL[kind],
-        bare=nn.Parameter(torch.randn(4, 3, 3, 3)),
         own=conv(3, 4),
         stat=torch.zeros(4),
         var=torch.ones(4),
@@ -158,12 +153,31 @@ def test_weights_that_no_module_owns_alone_are_frozen(kind):
     assert coupling.computations[-1].module == "head"
 
 
-def test_the_reason_of_a_bare_parameter_names_it():
-    net = Net(FUNCTIONAL["bare parameter"], bare=nn.Parameter(torch.randn(4, 3, 3, 3)), head=nn.Linear(4, 2))
-    assert [x.frozen for x in couple(net, torch.randn(2, 3, 4, 4)).layers] == [
-        "bare is used outside a module of its own",
-        OUTPUT,
-    ]
+def test_a_bare_parameter_produces_channels_that_a_module_reads():
+    net = Net(
+        lambda s, x: s.head(pooled(F.conv2d(x, s.bare))),
+        bare=nn.Parameter(torch.randn(4, 3, 3, 3)),
+        head=nn.Linear(4, 2),
+    )
+    found = layers(net)["bare"]
+    assert (found.frozen, found.gated) == (None, False)
+    assert slices(found) == {
+        ("bare", 0): (PRODUCER, [0, 1, 2, 3]),
+        ("head.weight", 1): (CONSUMER, [0, 1, 2, 3]),
+    }
+
+
+def test_channels_that_no_module_makes_nor_reads_are_frozen():
+    net = Net(
+        lambda s, x: pooled(F.conv2d(F.conv2d(x, s.first), s.second)) @ s.last,
+        first=nn.Parameter(torch.randn(4, 3, 1, 1)),
+        second=nn.Parameter(torch.randn(5, 4, 1, 1)),
+        last=nn.Parameter(torch.randn(5, 2)),
+    )
+    assert frozen(net) == {
+        "first": "first is used outside a module of its own, and so is what reads it",
+        "second": "second is used outside a module of its own, and so is what reads it",
+    }
 
 
 def test_sum_with_the_input_or_a_constant_is_frozen():
@@ -237,10 +251,10 @@ class Borrowed(nn.Module):
         return self.head(F.linear(self.first(x).relu(), self.second.weight).relu())
 
 
-def test_a_weight_used_without_calling_its_module_is_frozen():
+def test_a_weight_used_without_calling_its_module_is_known():
     coupling = couple(Borrowed().eval(), torch.randn(2, 4))
-    reasons = {layer.name: layer.frozen for layer in coupling.layers}
-    assert reasons["first"] == reasons["second"] == "second.weight is used outside a module of its own"
+    found = {layer.name: (layer.frozen, layer.gated) for layer in coupling.layers}
+    assert found == {"first": (None, True), "second": (None, False), "head": (OUTPUT, False)}
     assert {call.weight: call.owned for call in coupling.computations}["second.weight"] is False
 
 

@@ -18,7 +18,7 @@ class AtTheLabelsOfTheData(KroneckerObserver):
 
 
 def factors(module, names, batches, observer=None, *, draws=1, seed=0):
-    observer = observer or KroneckerObserver()
+    observer = (observer or KroneckerObserver)(names)
     Sweep(module, names, [observer]).run(batches, seed=seed, draws=draws)
     return observer.result(draws)
 
@@ -48,7 +48,7 @@ def test_factors_are_the_means(name):
     watched = sorted(
         {s.tensor.rpartition(".")[0] for layer in coupled(name).prunable for s in layer.having(Role.CONSUMER)}
     )
-    found = factors(module, watched, [(x[:4], LABELS[:4]), (x[4:], LABELS[4:])], AtTheLabelsOfTheData())
+    found = factors(module, watched, [(x[:4], LABELS[:4]), (x[4:], LABELS[4:])], AtTheLabelsOfTheData)
     assert sorted(found) == watched
     for consumer in watched:
         owner = module.get_submodule(consumer)
@@ -140,7 +140,7 @@ def one_position():
 def test_exact_where_theory_says_so(build):
     net, name, inputs = build()
     x, y = crossed(inputs, 4)
-    found = factors(net, [name], [(x, y)], AtTheLabelsOfTheData())[name]
+    found = factors(net, [name], [(x, y)], AtTheLabelsOfTheData)[name]
     owner = net.get_submodule(name)
     outs, D = owner.weight.flatten(1).shape
     own = slice(0, outs * (D + 1))  # the first module's parameters

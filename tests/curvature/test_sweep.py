@@ -8,6 +8,8 @@ from torch.testing import assert_close
 
 import reference
 from cases import CASES, LABELS, coupled
+from forms import Packed, TokensOnly, TwoInputs, WithAuxiliary, drawn
+from infprune.coupling.couple import couple
 from infprune.coupling.groups import Role
 from infprune.curvature.gates import GateObserver
 from infprune.curvature.kronecker import KroneckerObserver
@@ -98,7 +100,7 @@ class Recorder(Observer):
     def forward(self, name, module, x):  # noqa: ARG002 - the interface
         self.inputs.setdefault(name, []).append(x.clone())
 
-    def output_gradient(self, name, module, gradient):  # noqa: ARG002 - the interface
+    def output_gradient(self, name, module, y, gradient):  # noqa: ARG002 - the interface
         self.gradients.setdefault(name, []).append(gradient.clone())
 
 
@@ -151,7 +153,7 @@ class Failing(Observer):
     def input_gradient(self, name, module, x, gradient):
         pass
 
-    def output_gradient(self, name, module, gradient):
+    def output_gradient(self, name, module, y, gradient):
         pass
 
 
@@ -196,9 +198,10 @@ def test_the_network_is_left_as_it_was(where):
 
 def test_the_inputs_are_left_as_they_were():
     module, x, layers = loaded("plain")
+    truth = gates(module, layers, [(x, LABELS)])
     x.requires_grad_()
     before = x.detach().clone()
-    gates(module, layers, [(x, LABELS)])
+    assert_close(gates(module, layers, [(x, LABELS)]), truth, rtol=0, atol=0)
     assert torch.equal(x, before)
     assert x.requires_grad
     assert x.grad is None
@@ -211,13 +214,65 @@ def test_batch_norms_are_used_in_eval_mode():
     assert_close(found, truth, rtol=0, atol=0)
 
 
-def test_observers_do_not_disturb_each_other():
+# --- several inputs, token ids ----------------------------------------------------------------------------------------
+
+
+def tokens_and_values():
+    """A network of one float tensor, its layers, and what that tensor holds."""
+    tokens, values, _ = drawn(len(LABELS), seed=4)
+    packed, values = Packed().double(), values.double()
+    return packed, couple(packed, torch.cat([tokens, values], 1)).prunable, tokens, values
+
+
+@pytest.mark.parametrize("form", [TwoInputs, TokensOnly])
+@pytest.mark.parametrize("needs_weights", [False, True])
+def test_gates_behind_token_ids(form, needs_weights):
+    packed, layers, tokens, values = tokens_and_values()
+    values = values if form is TwoInputs else torch.ones_like(values)
+    module = form().double()
+    module.load_state_dict(packed.state_dict())
+    observer = GateObserver(layers, DATA)
+    more = [MaskGradientObserver(module, layers)] if needs_weights else []
+    inputs = (tokens, values) if form is TwoInputs else tokens
+    swept(module, layers, [(inputs, LABELS % 3)], [observer, *more])
+    assert "words" in {layer.name for layer in layers}  # which only the tokens reach
+    for layer in layers:
+        truth = reference.gate_gradients(packed, torch.cat([tokens, values], 1), LABELS % 3, readers(layer))
+        assert truth.abs().max() > 1e-6
+        assert_close(observer.result()[layer.name], truth, rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_reach_all_watched_modules_beside_an_observer_of_weights():
+    _, layers, tokens, _ = tokens_and_values()
+    module, recorder = TokensOnly().double(), Recorder()
+    recorder.labels = MODEL
+    observers = [recorder, MaskGradientObserver(module, layers)]
+    Sweep(module, ["embed", "words", "mix"], observers).run([(tokens, LABELS % 3)], seed=0, draws=1)
+    assert recorder.gradients.keys() == {"embed", "words", "mix"}
+
+
+def test_modules_that_are_not_called_give_nothing():
+    module, recorder, labels = WithAuxiliary(), Recorder(), []
+    recorder.batch = lambda samples, gradients: labels.append((samples, dict(gradients)))
+    Sweep(module, ["side"], [recorder]).run([(torch.randn(2, 1, 8, 8), LABELS[:2])], seed=0, draws=1)
+    assert (recorder.inputs, recorder.gradients, labels) == ({}, {}, [(2, {})])
+
+
+# --- several observers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["residual", "tokens"])
+def test_observers_do_not_disturb_each_other(case):
     module, x, layers = loaded("residual")
-    batches = in_batches(x, LABELS, 4)
+    if case == "tokens":
+        packed, layers, x, _ = tokens_and_values()
+        module = TokensOnly().double()
+        module.load_state_dict(packed.state_dict())
+    batches = in_batches(x, LABELS % 3, 4)
 
     def observers():
         return {
-            "kronecker": KroneckerObserver(),
+            "kronecker": KroneckerObserver(consumers(layers)),
             "model": GateObserver(layers, MODEL),
             "data": GateObserver(layers, DATA),
             "masks": MaskGradientObserver(module, layers),

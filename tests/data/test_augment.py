@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch.nn import functional as F
 
 from infprune.data.augment import AUGMENTATIONS, crop_flip
+from infprune.errors import ConfigError
 
 
 def test_crop_flip_shifts_and_mirrors_every_image():
@@ -33,3 +35,12 @@ def test_crop_flip_follows_the_global_seed_and_leaves_its_input():
     assert torch.equal(x, before)
     assert AUGMENTATIONS["none"](x) is x
     assert AUGMENTATIONS["crop-flip"] is crop_flip
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [(torch.rand(4, 5), r"\(5,\)"), ((torch.rand(4, 1, 6, 6), torch.rand(4, 2)), r"\(\(1, 6, 6\), \(2,\)\)")],
+)
+def test_crop_flip_needs_images(x, text):
+    with pytest.raises(ConfigError, match=rf"needs images \(C, H, W\), got inputs of shape {text}; use none"):
+        crop_flip(x)

@@ -82,3 +82,40 @@ def test_options():
         request(siz=3).options(size=None, cache=True)
     with pytest.raises(ConfigError, match="it takes none"):
         request(siz=3).options()
+
+
+class Several(Pairs):
+    """A foreign dataset of ((tokens, values), y)."""
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return (torch.tensor([index, 1]), x), y
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Several(),
+        ArrayDataset((torch.tensor([[i, 1] for i in range(10)]), arrays().x[:, :1].expand(10, 2) / 2), arrays().y),
+    ],
+    ids=["foreign", "arrays"],
+)
+def test_several_inputs_become_a_tuple_of_batches(data):
+    for samples, at in ((data, [3, 4]), (Part(data, torch.tensor([9, 4, 3])), [2, 1])):
+        (tokens, values), y = gather(samples, at)
+        assert (tokens.tolist(), tokens.dtype) == ([[3, 1], [4, 1]], torch.int64)
+        assert (values.tolist(), values.dtype) == ([[3.0, 3.0], [4.0, 4.0]], torch.float32)
+        assert y.tolist() == [0, 1]
+    x, y = data[4]
+    assert ([t.tolist() for t in x], y) == ([[4, 1], [4.0, 4.0]], 1)
+
+
+def test_array_dataset_of_several_inputs():
+    data = ArrayDataset(
+        (torch.zeros(3, 4, dtype=torch.int64), torch.zeros(3, 2, 2, dtype=torch.float64)), torch.zeros(3)
+    )
+    assert data.input_shape == ((4,), (2, 2))
+    assert [t.dtype for t in data.x] == [torch.int64, torch.float32]
+    assert arrays().input_shape == (2,)
+    with pytest.raises(InputError, match=r"one label per sample, got x \(3, 1\) and \(2, 1\) and y \(3,\)"):
+        ArrayDataset((torch.zeros(3, 1), torch.zeros(2, 1)), torch.zeros(3))

@@ -91,3 +91,12 @@ def test_errors():
         batches(arrays(), 0)
     with pytest.raises(ConfigError, match=r"expected at least 1 sample, got 0"):
         subset(arrays(), 0, seed=0)
+
+
+def test_several_inputs_are_a_tuple_on_the_device():
+    x = torch.arange(10.0).view(10, 1)
+    loader = batches(ArrayDataset((x.long(), x), torch.arange(10) % 3), 4, device="meta")
+    for inputs, y in loader:
+        assert isinstance(inputs, tuple)
+        assert [t.dtype for t in inputs] == [torch.int64, torch.float32]
+        assert all(t.is_meta for t in (*inputs, y))

@@ -157,3 +157,50 @@ def test_one_sample_cannot_be_divided(monkeypatch):
     fake(monkeypatch, arrays(1), arrays())
     with pytest.raises(InputError, match="train part has 1 sample, expected 2 or more"):
         splits("digits")
+
+
+# --- several inputs
+
+
+def two(n=20, tokens=None, values=None):
+    """((tokens, values), y); a foreign dataset, because an ArrayDataset changes dtypes."""
+    tokens = torch.zeros(n, 4, dtype=torch.int64) if tokens is None else tokens
+    values = torch.zeros(n, 3) if values is None else values
+    return [((tokens[i], values[i]), i % 2) for i in range(n)]
+
+
+def test_two_inputs(monkeypatch):
+    fake(monkeypatch, two(), two(), shape=((4,), (3,)))
+    data = splits("digits")
+    assert data.input_shape == ((4,), (3,))
+    (tokens, values), y = gather(data.validation, [0, 1])
+    assert (tokens.dtype, values.dtype, y.dtype) == (torch.int64, torch.float32, torch.int64)
+
+
+def test_token_ids_alone(monkeypatch):
+    samples = [(torch.tensor([1, 2, i]), i % 2) for i in range(20)]
+    fake(monkeypatch, samples, samples)
+    assert gather(splits("digits").train, [0])[0].dtype == torch.int64
+
+
+SPOILED = torch.zeros(20, 3)
+SPOILED[6, 2] = float("nan")
+BAD_PAIRS = {
+    "shape": (two(values=torch.zeros(20, 5)), r"samples are \(\(4,\), \(5,\)\) .*, expected \(\(4,\), \(3,\)\)"),
+    "one": (arrays(), r"samples are \(3,\) torch.float32, expected \(\(4,\), \(3,\)\)"),
+    "int32": (two(tokens=torch.zeros(20, 4, dtype=torch.int32)), "torch.int32 and torch.float32, expected"),
+    "float64": (two(values=torch.zeros(20, 3, dtype=torch.float64)), "torch.int64 and torch.float64, expected"),
+    "nan": (two(values=SPOILED), "sample 6 holds NaN or inf"),
+    "mapping": ([({"tokens": torch.zeros(4)}, 0)] * 20, r"cannot be read as .*: got dict"),
+    "nested": ([((torch.zeros(4), (torch.zeros(3), torch.zeros(3))), 0)] * 20, r"cannot be read as .*: got list"),
+    "label": ([((torch.zeros(4, dtype=torch.int64), torch.zeros(3)), 7)] * 20, "sample 0 has label 7"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PAIRS)
+def test_invalid_inputs_among_several(monkeypatch, case):
+    bad, match = BAD_PAIRS[case]
+    fake(monkeypatch, bad, two(), shape=((4,), (3,)))
+    with pytest.raises(InputError, match=f"train .*({match})") as caught:
+        splits("digits")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,143 @@
+"""`infprune export`: a pruned file, or the configured network, as one checked file that runs without infprune."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from infprune import export, latency
+from infprune.artifacts import InputSpec, Manifest, load
+from infprune.config import Config, InputConfig
+from infprune.errors import ConfigError, InputError, QualityError
+from infprune.files import atomic_write
+from infprune.forward import tensors
+from infprune.models.build import build
+from infprune.pipeline.results import Checked, ExportResult, LatencyRow
+from infprune.pipeline.session import _device, example_inputs, open_model, open_session
+from infprune.pipeline.stopwatch import Stopwatch
+from infprune.progress import Progress, told
+
+TRACED = 2  # samples
+CHECKED = (1, 5)  # sizes that tracing did not see
+ROUNDS = 31
+
+
+@dataclass(frozen=True)
+class Request:
+    """`format`: pt2 or onnx; None: what the output's name says. `batches`: sizes to time the networks at."""
+
+    format: str | None = None
+    batches: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network on the CPU, its file's default name without suffix, settings that describe its inputs, its manifest."""
+
+    module: nn.Module
+    target: Path
+    settings: Config
+    manifest: Manifest | None = None
+
+
+def run(path: Path | None, settings: Config, request: Request, progress: Progress) -> ExportResult:
+    """Export, check on other batch sizes, write, and time the network against the dense one if asked."""
+    watch = Stopwatch()
+    if path is None and request.batches:
+        raise ConfigError("--latency compares a pruned file with its dense network; name the file")
+    name = _format(request.format, settings.run.output)
+    format_ = export.available(name)
+    with watch.stage("load"):
+        opened = _open_configured(settings) if path is None else _open_file(path, settings)
+    target = Path(settings.run.output or f"{opened.target}.{name}")
+    if path is not None and target.resolve() == path.resolve():
+        raise ConfigError(f"{target} is the pruned model itself; name another file with -o")
+    with watch.stage("export"):
+        data = export.encoded(opened.module, example_inputs(opened.settings, TRACED, "cpu"), format_)
+    with watch.stage("check"):
+        inputs = [example_inputs(opened.settings, count, "cpu") for count in CHECKED]
+        try:
+            error = export.checked(data, format_, opened.module, inputs)
+        except QualityError as fault:
+            raise QualityError(f"{fault}; {target} was not written") from fault
+    atomic_write(target, data)
+    with watch.stage("latency"):
+        rows = _latencies(opened, request.batches, progress)
+    return ExportResult(
+        model=str(settings.model.name or settings.model.factory),
+        source=None if path is None else str(path),
+        format=name,
+        artifact=str(target),
+        bytes=len(data),
+        inputs=[i.model_dump(include={"shape", "dtype"}) for i in opened.settings.model.inputs or ()],
+        verified=Checked(error, format_.tolerance, list(CHECKED)),
+        latency=rows,
+        seconds=watch.seconds,
+    )
+
+
+def _open_file(path: Path, settings: Config) -> Opened:
+    if settings.run.threads is not None:
+        torch.set_num_threads(settings.run.threads)
+    loaded = load(path, factory=settings.model.factory)
+    folder = path.parent if settings.run.dir is None else Path(settings.run.dir)
+    target = folder / path.name.removesuffix(".safetensors")
+    return Opened(loaded.module, target, _describing(settings, loaded.manifest.inputs, path), loaded.manifest)
+
+
+def _open_configured(settings: Config) -> Opened:
+    session = open_session(settings, "export")
+    module = open_model(session).cpu()
+    specs = [
+        InputSpec(shape=list(t.shape[1:]), dtype=str(t.dtype).removeprefix("torch."))
+        for t in tensors(session.example(1))
+    ]
+    return Opened(module, session.folder / "model", _describing(settings, specs, session.data_name))
+
+
+def _describing(settings: Config, specs: list[InputSpec], source: object) -> Config:
+    """The settings with `model.inputs`: their own, else those of the file or data."""
+    if settings.model.inputs is not None:
+        return settings
+    try:
+        inputs = [InputConfig.model_validate(spec.model_dump()) for spec in specs]
+    except ValidationError as error:
+        raise InputError(f"{source}: cannot draw such inputs ({specs}); describe others in model.inputs") from error
+    return settings.model_copy(update={"model": settings.model.model_copy(update={"inputs": inputs})})
+
+
+def _format(asked: str | None, output: str | None) -> str:
+    """The format that is asked for or that the name of the output tells; they must agree."""
+    if output is None:
+        return asked or next(iter(export.FORMATS))
+    told = Path(output).suffix.removeprefix(".")
+    if asked not in (None, told) or told not in export.FORMATS:
+        endings = " or ".join(f".{name}" for name in ([asked] if asked in export.FORMATS else export.FORMATS))
+        raise ConfigError(f"--output: expected a name that ends in {endings}, got {output}")
+    return told
+
+
+def _latencies(opened: Opened, batches: tuple[int, ...], progress: Progress) -> list[LatencyRow]:
+    if opened.manifest is None or not batches:
+        return []
+    device = _device(opened.settings.run.device)
+    manifest = opened.manifest
+    dense = build(manifest.name, manifest.factory, manifest.args).to(device)  # its weights do not matter for the time
+    pruned = opened.module.to(device)
+    rows = []
+    with progress.bar("latency", ROUNDS * len(batches)) as bar:
+        for count in batches:
+            x = example_inputs(opened.settings, count, device)
+            found = latency.compare(dense, pruned, x, told(range(ROUNDS), bar))
+            rows.append(
+                LatencyRow(
+                    batch=count,
+                    device=str(device),
+                    threads=torch.get_num_threads(),
+                    verdict=found.verdict,
+                    **vars(found),
+                )
+            )
+    return rows
