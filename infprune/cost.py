@@ -2,13 +2,14 @@
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from infprune.coupling.groups import Coupling
+from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.forward import Inputs, run, tensors
 from infprune.modes import evaluating
 
@@ -45,8 +46,27 @@ def count(coupling: Coupling, kept: Mapping[str, int] | None = None) -> Cost:
 
 def macs_by_layer(coupling: Coupling) -> dict[str, int]:
     """MACs that would vanish if a layer kept no channel, for each layer. Shared MACs are counted in both layers."""
-    total = count(coupling).macs
-    return {layer.name: total - count(coupling, {layer.name: 0}).macs for layer in coupling.layers}
+    return {name: freed.macs for name, freed in freed_by_layer(coupling).items()}
+
+
+def freed_by_layer(coupling: Coupling) -> dict[str, Cost]:
+    """What would vanish if a layer kept no channel, for each layer. What two layers share is counted in both."""
+    positions = Counter[str]()
+    for call in coupling.computations:
+        positions[call.weight] += call.positions
+
+    def freed(layer: ChannelLayer) -> Cost:
+        left = {s.tensor: list(coupling.tensors[s.tensor].shape) for s in layer.slices}
+        for s in layer.slices:
+            left[s.tensor][s.dim] -= s.index.numel()
+        lost = {name: coupling.tensors[name].shape.numel() - torch.Size(shape).numel() for name, shape in left.items()}
+        return Cost(
+            params=sum(n for name, n in lost.items() if coupling.tensors[name].parameter),
+            macs=sum(positions[name] * n for name, n in lost.items()),
+            bytes=sum(n * coupling.tensors[name].itemsize for name, n in lost.items()),
+        )
+
+    return {layer.name: freed(layer) for layer in coupling.layers}
 
 
 @torch.no_grad()

@@ -37,4 +37,8 @@ class InputError(InfpruneError):
     exit_code = 6
 
 
+class Stopped(BaseException):  # passes by the `except Exception` of torch and of networks' code
+    """Time or memory is used up; raised from outside, at any point of the work (`infprune.pipeline.bounds`)."""
+
+
 INTERRUPTED = 130

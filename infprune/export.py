@@ -69,9 +69,8 @@ def encoded(module: nn.Module, example: Inputs, format_: Format) -> bytes:
         ArchitectureError: it cannot be traced, works for one batch size only, or does not fit the format.
     """
     with evaluating(module), _quiet():
-        traced = _traced(module, example)
         try:
-            return format_.encode(traced)
+            return format_.encode(_traced(module, example))
         except (ArchitectureError, torch.OutOfMemoryError):
             raise
         except Exception as error:
@@ -121,8 +120,8 @@ class _Logits(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, *x: Tensor) -> Tensor:
-        return forward.logits(self.module, x)
+    def forward(self, *x: Tensor) -> Any:
+        return forward.picked(self.module(*x))
 
 
 @torch.no_grad()

@@ -65,20 +65,21 @@ class _Removal:
 
 
 def prunable(coupling: Coupling, protect: Sequence[str] = ()) -> tuple[ChannelLayer, ...]:
-    """Layers that may be cut: not frozen, and no producer matches a `protect` pattern (`fnmatch`, e.g. `classifier.*`).
+    """Layers that may be cut: neither frozen nor protected.
 
     Raises:
         BudgetError: nothing is left to cut.
     """
-    layers = tuple(
-        layer
-        for layer in coupling.prunable
-        if not any(fnmatchcase(name, pattern) for pattern in protect for name in _producers(layer))
-    )
+    layers = tuple(layer for layer in coupling.prunable if not protected(layer, protect))
     if not layers:
         reasons = "; ".join(f"{layer.name}: {layer.frozen}" for layer in coupling.layers if layer.frozen)
         raise BudgetError(f"nothing to prune: every layer is protected or frozen ({reasons})")
     return layers
+
+
+def protected(layer: ChannelLayer, patterns: Sequence[str]) -> bool:
+    """Whether a producer of the layer matches a pattern (`fnmatch`, e.g. `classifier.*`)."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in _producers(layer))
 
 
 def select(

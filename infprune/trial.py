@@ -12,50 +12,77 @@ from infprune import forward
 from infprune.coupling.couple import couple
 from infprune.coupling.graph import trace
 from infprune.coupling.groups import Coupling
-from infprune.coupling.propagation import Options
+from infprune.coupling.propagation import EVERYWHERE, Options
+from infprune.errors import Stopped
 from infprune.forward import Inputs
 from infprune.imports import one_line
 from infprune.modes import evaluating
+from infprune.progress import Bar, Progress, Silent, told
 from infprune.proof import blame, fault
 from infprune.surgery import Masks, cut
 
 SHARE = 3  # a trial removes every third channel
 SECONDS = 300.0
+ATTEMPTS = 5  # couplings: as is, with attributes, without those that do not help...
+UNTRIED = "not tried"  # begins the reason of a layer that the search did not reach
+POSITIONS = "fixed channel positions"  # the reason of a freeze that an attribute may lift
 
 
-def settle(module: nn.Module, example: Inputs, *, heads: bool = False, seconds: float = SECONDS) -> Coupling:
+def settle(
+    module: nn.Module,
+    example: Inputs,
+    *,
+    heads: bool = False,
+    seconds: float = SECONDS,
+    progress: Progress = Silent(),  # noqa: B008 - it holds nothing
+) -> Coupling:
     """Couple a network and keep as prunable only what its code can live without.
 
     The graph does not tell a width that the code computes from one it reads from an attribute or holds as a literal.
     So every third channel of all layers is cut and the result compared with the silenced network. Where that fails,
     the layers at fault are found one by one on shapes alone (meta tensors, no arithmetic); integer attributes of the
-    modules at fault that equal the width follow the cut, where that helps; what still fails is frozen.
+    modules at fault that equal the width follow the cut, where that helps, and heads are cut whole where the same index
+    of every head cannot be; what still fails is frozen.
 
     Args:
         module: the network; it is left as it was.
         example: one input batch of at least two samples.
         heads: cut attention heads whole instead of the same index in every head.
         seconds: time for the search; layers not reached by then are frozen, which their reason says.
+        progress: shows the search layer by layer.
 
     Raises:
         ArchitectureError: the network cannot be exported.
+        Stopped: before anything was coupled; later, what was not tried is frozen.
     """
     end = time.monotonic() + seconds
     graph = trace(module, example)
 
-    def attempt(follow: frozenset[str], suspects: Collection[str] | None = None) -> tuple[Coupling, dict[str, str]]:
-        coupling = couple(module, example, graph, Options(follow, heads))
-        return coupling, _failing(module, coupling, example, suspects, end)
+    attempts: list[tuple[Coupling, dict[str, str]]] = []
 
-    attempts = [attempt(frozenset())]
-    coupling, failing = attempts[0]
-    suspects = {*failing, *(layer.name for layer in coupling.layers if layer.frozen)}
-    wanted = _touching(coupling, suspects)
-    if wanted:
-        attempts.append(attempt(wanted, suspects))
-        unwanted = _touching(*attempts[1])
-        if unwanted and unwanted != wanted:
-            attempts.append(attempt(wanted - unwanted, suspects))
+    def attempt(options: Options, suspects: Collection[str] | None) -> tuple[Coupling, dict[str, str]]:
+        coupling = couple(module, example, graph, options)
+        attempts.append((coupling, dict.fromkeys((layer.name for layer in coupling.prunable), UNTRIED)))  # if stopped
+        attempts[-1] = coupling, _failing(module, coupling, example, suspects, end, progress)
+        return attempts[-1]
+
+    try:
+        options, suspects, refused = Options(heads=frozenset({EVERYWHERE} if heads else ())), None, frozenset[str]()
+        for _ in range(ATTEMPTS):
+            coupling, failing = attempt(options, suspects)
+            suspects = {layer.name for layer in coupling.layers if layer.frozen} | set(failing)
+            positions = {layer.name for layer in coupling.layers if POSITIONS in (layer.frozen or "")}
+            wanted = _touching(coupling, positions | set(failing)) - refused
+            if wanted <= options.follow:  # what follows already did not help
+                refused |= wanted
+                wanted = frozenset()
+            better = Options((options.follow | wanted) - refused, options.heads | coupling.scaled)
+            if better == options:
+                break
+            options = better
+    except Stopped:
+        if not attempts:
+            raise
     return max((_frozen(*found) for found in attempts), key=_width)
 
 
@@ -66,11 +93,12 @@ def _touching(coupling: Coupling, layers: Iterable[str]) -> frozenset[str]:
 
 
 def _frozen(coupling: Coupling, failing: Mapping[str, str]) -> Coupling:
-    layers = tuple(
-        replace(layer, frozen=f"the cut network fails: {failing[layer.name]}") if layer.name in failing else layer
-        for layer in coupling.layers
-    )
-    return replace(coupling, layers=layers)
+    def reason(layer: str) -> str:
+        why = failing[layer]
+        return why if why.startswith(UNTRIED) else f"the cut network fails: {why}"
+
+    layers = (replace(x, frozen=reason(x.name)) if x.name in failing else x for x in coupling.layers)
+    return replace(coupling, layers=tuple(layers))
 
 
 def _width(coupling: Coupling) -> int:
@@ -78,14 +106,20 @@ def _width(coupling: Coupling) -> int:
 
 
 def _failing(
-    module: nn.Module, coupling: Coupling, example: Inputs, suspects: Collection[str] | None, end: float
+    module: nn.Module,
+    coupling: Coupling,
+    example: Inputs,
+    suspects: Collection[str] | None,
+    end: float,
+    progress: Progress,
 ) -> dict[str, str]:
     """Layers without which the trial cut holds, each with what its cut breaks; the suspects (None: all) come first."""
     masks = {layer.name: _every_third(layer.size) for layer in coupling.prunable if layer.size > 1}
     if not masks or fault(module, coupling, masks, [example]) is None:
         return {}
     tried = {name: mask for name, mask in masks.items() if suspects is None or name in suspects}
-    failing = _failing_shapes(module, coupling, tried, example, end)
+    with progress.bar("trial cuts", len(tried)) as bar:
+        failing = _failing_shapes(module, coupling, tried, example, end, bar)
     left = {name: mask for name, mask in masks.items() if name not in failing}
     return failing | blame(module, coupling, left, [example], end)
 
@@ -94,13 +128,15 @@ def _every_third(size: int) -> Tensor:
     return torch.arange(size) % SHARE != SHARE - 1 if size >= SHARE else torch.arange(size) < 1
 
 
-def _failing_shapes(module: nn.Module, coupling: Coupling, masks: Masks, example: Inputs, end: float) -> dict[str, str]:
+def _failing_shapes(
+    module: nn.Module, coupling: Coupling, masks: Masks, example: Inputs, end: float, bar: Bar
+) -> dict[str, str]:
     """Layers whose cut alone stops the forward pass: on meta tensors, or on real ones if the code needs values."""
     shell, x = copy.deepcopy(module).to("meta"), forward.move(example, "meta")
     if _stops(shell, x) is not None:
         shell, x = module, example
     failing = {}
-    for name, mask in masks.items():
+    for name, mask in told(masks.items(), bar):
         if time.monotonic() > end:
             break
         why = _stops(cut(shell, coupling, {name: mask}), x)

@@ -6,7 +6,8 @@
 of order one behind every step, and returns logits (N, 3) to which all nodes contribute.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from hypothesis import strategies as st
@@ -29,15 +30,26 @@ ACTIVATIONS = (  # none of them dies: a dead part hides wrong cuts
 )
 
 
+HEADS = (  # how a leaf is read: by one row per sample
+    lambda x: x.flatten(1),
+    lambda x: _map(x).mean((2, 3)),
+    lambda x: _map(x).amax((2, 3)),
+)
+
+
 @dataclass(frozen=True)
 class Step:
-    """One piece. `first` and `second` count back from the newest node: 0 is the node before. Others choose from above."""
+    """One piece. `first` and `second` count back from the newest node: 0 is the node before.
+
+    `width` and `activation` choose from the lists above, `head` says how the node is read if no other node reads it.
+    """
 
     kind: str
     first: int = 0
     second: int = 0
     width: int = 0
     activation: int = 0
+    head: int = 0
 
 
 def networks(kinds=tuple(PIECES), most=6):
@@ -49,6 +61,7 @@ def networks(kinds=tuple(PIECES), most=6):
         second=st.integers(0, 3),
         width=st.integers(0, len(WIDTHS) - 1),
         activation=st.integers(0, len(ACTIVATIONS) - 1),
+        head=st.integers(0, len(HEADS) - 1),
     )
     return st.tuples(st.lists(step, min_size=1, max_size=most).map(tuple), st.integers(0, 999))
 
@@ -62,61 +75,72 @@ def build(steps, seed):
     return network, example
 
 
+@dataclass(frozen=True)
+class Node:
+    """What the forward pass does with one piece: `reads` are positions among the nodes, of which 0 is the input."""
+
+    kind: str
+    reads: tuple[int, ...]
+    activation: Callable[[Tensor], Tensor]
+    scale: float
+    pooled: Callable[[Tensor], Tensor]
+
+
 class Generated(nn.Module):
-    """A graph of pieces. `_reads[i]` are the nodes that piece `i` reads; node 0 is the input."""
+    """A graph of pieces. What no node reads, the output does."""
 
     def __init__(self, steps, x):
         super().__init__()
-        self.pieces, self._names, self._reads, self._scales, self._acts = nn.ModuleList(), [], [], [], []
-        self.heads = nn.ModuleList()
+        self.pieces, self.heads, self._nodes = nn.ModuleList(), nn.ModuleList(), []
         values = [x]
         self._grow(values, Step("conv"), nn.Conv2d(3, 8, 3, padding=1))
         for step in steps:
-            reads = [values[-1 - n % len(values)] for n in (step.first, step.second)]
-            site = _site(step, *reads)
-            piece = PIECES[step.kind](site)
+            piece = PIECES[step.kind](_site(step, [values[i] for i in _reads(step, len(values))]))
             if piece is not None:
                 self._grow(values, step, piece)
-        read = {node for reads in self._reads for node in reads}
+        read = {i for node in self._nodes for i in node.reads}
         self._leaves = [i for i in range(1, len(values)) if i not in read]
         for i in self._leaves:
-            self.heads.append(nn.Linear(_pooled(values[i], i).shape[1], CLASSES).double())
+            self.heads.append(nn.Linear(self._nodes[i - 1].pooled(values[i]).shape[1], CLASSES).double())
 
     def _grow(self, values, step, piece):
         """Add a node, unless the piece does not work there or makes something unwieldy."""
-        last = len(values) - 1
-        reads = [last - n % len(values) for n in (step.first, step.second)][: _arity(step.kind)]
         enliven(piece.double().eval())
-        act = ACTIVATIONS[step.activation]
+        node = Node(step.kind, _reads(step, len(values)), ACTIVATIONS[step.activation], 1.0, HEADS[step.head])
         try:
             with torch.no_grad():
-                y = act(piece(*_given(step.kind, [values[i] for i in reads])))
+                y = _value(node, piece, values)
         except (RuntimeError, ValueError, IndexError):  # fewer channels or positions than the piece names
             return
         deviation = float(y.std()) if y.numel() > 1 else 0.0
-        if y.dim() not in {3, 4} or y[0].numel() > LARGEST or not deviation > 1e-6:
-            return
-        scale = 1.0 if 0.3 < deviation < 3 else 1 / deviation
-        self.pieces.append(piece)
-        self._names.append(step.kind)
-        self._reads.append(reads)
-        self._acts.append(act)
-        self._scales.append(scale)
-        values.append(y * scale)
+        if y.dim() in {3, 4} and y[0].numel() <= LARGEST and deviation > 1e-6:
+            scale = 1.0 if 0.3 < deviation < 3 else 1 / deviation
+            self.pieces.append(piece)
+            self._nodes.append(replace(node, scale=scale))
+            values.append(y * scale)
 
     @property
     def kinds(self):
         """The kinds of the pieces that fitted."""
-        return tuple(self._names[1:])
+        return tuple(node.kind for node in self._nodes[1:])
 
     def forward(self, x):
         values = [x]
-        for kind, piece, reads, act, scale in zip(
-            self._names, self.pieces, self._reads, self._acts, self._scales, strict=True
-        ):
-            y = act(piece(*_given(kind, [values[i] for i in reads])))
-            values.append(y if scale == 1.0 else y * scale)
-        return sum(head(_pooled(values[i], i)) for i, head in zip(self._leaves, self.heads, strict=True))
+        for node, piece in zip(self._nodes, self.pieces, strict=True):
+            values.append(_value(node, piece, values))
+        read = zip(self._leaves, self.heads, strict=True)
+        return sum(head(self._nodes[i - 1].pooled(values[i])) for i, head in read)
+
+
+def _value(node, piece, values):
+    y = node.activation(piece(*_given(node.kind, [values[i] for i in node.reads])))
+    return y if node.scale == 1.0 else y * node.scale
+
+
+def _reads(step, count):
+    """The nodes that a step reads, of `count` that are there."""
+    back = (step.first, step.second) if step.kind in PAIRS or step.kind in TOKEN_PAIRS else (step.first,)
+    return tuple(count - 1 - n % count for n in back)
 
 
 def enliven(piece):
@@ -132,10 +156,6 @@ def enliven(piece):
             nn.init.uniform_(module.weight, 0.5, 1.5)
 
 
-def _arity(kind):
-    return 2 if kind in PAIRS or kind in TOKEN_PAIRS else 1
-
-
 def _given(kind, values):
     """The nodes in the form that the piece reads."""
     if kind in TOKEN_PIECES or kind in TOKEN_PAIRS:
@@ -146,13 +166,13 @@ def _given(kind, values):
     return maps
 
 
-def _site(step, first, second):
-    values = _given(step.kind, [first, second][: _arity(step.kind)])
+def _site(step, values):
+    values = _given(step.kind, values)
     if values[0].dim() == 4:
         (_, c, h, w), other = values[0].shape, values[-1].shape[1]
     else:
         (_, h, c), w, other = values[0].shape, 1, values[-1].shape[2]
-    return Site(c, h, w, WIDTHS[step.width % len(WIDTHS)], other)
+    return Site(c, h, w, WIDTHS[step.width], other)
 
 
 def _tokens(x):
@@ -166,12 +186,3 @@ def _map(x):
     side = round(x.shape[1] ** 0.5)
     x = x.transpose(1, 2)
     return x.unflatten(2, (side, side)) if side * side == x.shape[2] else x.unsqueeze(3)
-
-
-def _pooled(x, i):
-    """One row per sample, in one of three ways."""
-    if i % 3 == 0:
-        return x.flatten(1)
-    if i % 3 == 1:
-        return _map(x).mean((2, 3))
-    return _map(x).amax((2, 3))

@@ -15,31 +15,29 @@ from infprune.coupling.groups import Role
 def masked(module, coupling, masks):
     """A copy of `module` that hides what `masks` removes, or None where a weight is read by no module's own call."""
     hidden = copy.deepcopy(module).eval()
-    owners = _owners(hidden)
-    narrow = {}
+    owners, narrow = _owners(hidden), {}
     for layer in coupling.layers:
-        mask = masks.get(layer.name)
-        if mask is None or bool(mask.all()):
-            continue
-        for s in layer.slices:
+        mask = masks.get(layer.name, torch.ones(1, dtype=torch.bool))
+        for s in () if bool(mask.all()) else layer.slices:
             gone = s.index[~mask].reshape(-1)
-            if s.role is Role.CONSUMER:
-                if not owners.get(s.tensor):
-                    return None
-                for owner in owners[s.tensor]:
-                    owner.register_forward_pre_hook(_zeros_for(owner, gone))
-            elif s.tensor in coupling.norms:
+            if s.tensor in coupling.norms:
                 narrow.setdefault(s.tensor, []).append(gone)
-            elif layer.multiplied and s.role is Role.PRODUCER and s.tensor.endswith("weight"):
+            elif hide := _hidden(layer, s):
                 if not owners.get(s.tensor):
                     return None
                 for owner in owners[s.tensor]:
-                    owner.register_forward_hook(_zeros_from(owner, gone))
+                    hide(owner, gone)
     for name, gone in narrow.items():
         for owner in owners.get(name, ()):
-            if name.endswith("weight"):
-                owner.forward = _narrowed(owner, torch.cat(gone))
+            owner.forward = _narrowed(owner, torch.cat(gone))
     return hidden
+
+
+def _hidden(layer, s):
+    """Where a slice's channels are hidden: where they are read; if they meet in a product, where they are made."""
+    if s.role is Role.CONSUMER:
+        return _hide_inputs
+    return _hide_outputs if layer.multiplied and s.role is Role.PRODUCER and s.tensor.endswith("weight") else None
 
 
 def _owners(module):
@@ -53,7 +51,7 @@ def _owners(module):
     return found
 
 
-def _zeros_for(owner, gone):
+def _hide_inputs(owner, gone):
     def hide(owner, inputs):
         x = inputs[0].clone()
         if isinstance(owner, nn.Linear):
@@ -64,10 +62,10 @@ def _zeros_for(owner, gone):
             x.unflatten(1, (owner.groups, -1))[:, :, gone] = 0
         return (x, *inputs[1:])
 
-    return hide
+    owner.register_forward_pre_hook(hide)
 
 
-def _zeros_from(owner, gone):
+def _hide_outputs(owner, gone):
     def hide(owner, inputs, y):
         y = y.clone()
         if isinstance(owner, nn.Linear):
@@ -76,7 +74,7 @@ def _zeros_from(owner, gone):
             y[:, gone] = 0
         return y
 
-    return hide
+    owner.register_forward_hook(hide)
 
 
 def _narrowed(owner, gone):

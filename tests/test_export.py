@@ -151,6 +151,9 @@ def test_onnx_names_inputs_outputs_and_the_batch():
         ("weights", ["batch", 6], "tensor(float)"),
     ]
     assert [(o.name, o.shape) for o in session.get_outputs()] == [("logits", ["batch", 3])]
+    session = onnxruntime.InferenceSession(exported(Named, "onnx")[1])
+    assert [(i.name, i.shape) for i in session.get_inputs()] == [("image", ["batch", 2, 5, 5])]
+    assert [(o.name, o.shape) for o in session.get_outputs()] == [("logits", ["batch", 3])]
 
 
 def test_pt2_says_which_batches_it_takes():
@@ -181,6 +184,11 @@ def test_a_network_that_cannot_be_traced_is_told_without_noise(made, text, capfd
     with pytest.raises(ArchitectureError, match=text):
         encoded(made(), images(2), available("pt2"))
     assert capfd.readouterr() == ("", "")
+
+
+def test_inputs_that_do_not_fit_are_told():
+    with pytest.raises(ArchitectureError, match=r"cannot export Net: RuntimeError: .*3 channels"):
+        encoded(Net(), torch.randn(2, 3, 5, 5), available("pt2"))
 
 
 def test_an_operation_that_onnx_lacks_is_named():

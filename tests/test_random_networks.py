@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from generated import build, networks
@@ -28,7 +28,10 @@ FACTS = re.compile(  # a reason names a line of code, or one of these
 )
 
 # Warned by torch in the cut network: an instance norm without tensors keeps its `num_features`.
-pytestmark = pytest.mark.filterwarnings("ignore:input's size at dim=1 does not match num_features")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:input's size at dim=1 does not match num_features"),
+    pytest.mark.timeout(1800),  # shrinking a failure takes minutes
+]
 
 
 def random_plan(coupling, seed, share, skip):
@@ -62,7 +65,7 @@ def check(steps, seed):
         assert proof.max_relative_error <= EXACT, proof
         seen["visible"] += attempt == 0 and difference(module, small, [example])[0] > 1e-3
         seen["masked by hooks"] += attempt == 0 and agrees_with_hooks(module, coupling, masks, small, example)
-        assert_counted(coupling, masks, small, example if attempt == seed % 4 == 0 else None)
+        assert_counted(coupling, masks, small, example if attempt == 0 and seed % 8 == 3 else None)
     after = module.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], t) for name, t in before.items())
@@ -81,7 +84,7 @@ def agrees_with_hooks(module, coupling, masks, small, x):
 
 
 def assert_counted(coupling, masks, small, example):
-    """Costs told from shapes are those of the network that was made. Its MACs take another trace: with `example` only."""
+    """Costs told from shapes are those of the network that was made. MACs take another trace: with `example` only."""
     told = cost.count(coupling, {name: int(mask.sum()) for name, mask in masks.items()})
     assert told.params == sum(p.numel() for p in small.parameters())
     assert told.bytes == sum(t.nbytes for t in (*small.parameters(), *small.buffers()))
@@ -98,6 +101,8 @@ def hold(examples, shard):
         max_examples=examples,
         deadline=None,
         database=None,
+        phases=[Phase.generate, Phase.shrink],
+        report_multiple_bugs=False,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(networks())

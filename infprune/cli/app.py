@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from infprune import __version__
-from infprune.cli import configs, evaluate, export, finetune, prune, report, score, train
+from infprune.cli import configs, doctor, evaluate, export, finetune, prune, report, score, train
 from infprune.errors import INTERRUPTED
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("report")(report.report)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
+app.command("doctor")(doctor.doctor)
 app.add_typer(configs.app, name="configs")
 
 

@@ -47,7 +47,14 @@ def couple(module: nn.Module, example: Inputs, graph: Graph | None = None, optio
         for key, dim in state.dims
         if state.roles[key, dim] is Role.SIZE
     }
-    return Coupling(layers, tuple(computations), specs, frozenset(state.norms), _candidates(state, names))
+    return Coupling(
+        layers,
+        tuple(computations),
+        specs,
+        norms=frozenset(state.norms),
+        candidates=_candidates(state, names),
+        scaled=frozenset(state.scaled),
+    )
 
 
 def _owned(state: Propagation, module: nn.Module, example: Inputs) -> list[Computation]:

@@ -107,7 +107,8 @@ class Coupling:
 
     `norms`: names of the norm weights whose statistics run over the channels. `candidates`: integer attributes
     (`module@attribute`) that equal a width in a shape that their module's code asks for, with the layers concerned;
-    `couple(..., follow=...)` makes them follow the cut.
+    `Options.follow` makes them follow the cut. `scaled`: modules whose attention scales with the width of a head, which
+    is why only whole heads can be removed there.
     """
 
     layers: tuple[ChannelLayer, ...]
@@ -115,6 +116,7 @@ class Coupling:
     tensors: Mapping[str, TensorSpec]
     norms: frozenset[str] = frozenset()
     candidates: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    scaled: frozenset[str] = frozenset()
 
     @property
     def prunable(self) -> tuple[ChannelLayer, ...]:

@@ -1,5 +1,7 @@
 """Union-find over channel labels, vectorised: labels are int64 tensors, one class per coupled group."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,18 +12,30 @@ class Labels:
     """Equivalence classes of integer labels, and the reasons why some of them may not be cut."""
 
     def __init__(self) -> None:
-        self._parent = torch.zeros(1, dtype=torch.int64)
+        self._parent = torch.arange(1024)  # longer than needed, so that it grows seldom
+        self._count = 1
         self._frozen: list[tuple[Tensor, str]] = []
 
     def fresh(self, count: int) -> Tensor:
         """Make `count` new labels, each a class of its own."""
-        new = torch.arange(len(self._parent), len(self._parent) + count)
-        self._parent = torch.cat([self._parent, new])
+        new = torch.arange(self._count, self._count + count)
+        self._count += count
+        if self._count > len(self._parent):
+            self._parent = torch.cat([self._parent, torch.arange(len(self._parent), 2 * self._count)])
         return new
 
     def find(self, labels: Tensor) -> Tensor:
         """Replace each label by the smallest one of its class. Shape as given, repetition kept as repetition."""
         return self._parent[compact(labels)].expand(labels.shape)
+
+    def reduced(self, labels: Tensor) -> Tensor:
+        """The same classes, with repetition along every dimension on which they do not depend."""
+        small = self.find(compact(labels))
+        for dim in range(small.dim()):
+            first = small.narrow(dim, 0, 1)
+            if small.shape[dim] > 1 and torch.equal(first.expand_as(small), small):
+                small = first
+        return small.expand(labels.shape)
 
     def union(self, a: Tensor, b: Tensor, reason: str) -> None:
         """Merge labels pairwise; what meets `FIXED` is frozen for `reason` instead."""
@@ -35,11 +49,11 @@ class Labels:
         if fixed.any():
             self.freeze(torch.maximum(a, b)[fixed], reason)
         a, b = a[~fixed], b[~fixed]
-        while (todo := a != b).any():
-            low, high = torch.minimum(a, b)[todo], torch.maximum(a, b)[todo]
-            self._parent.scatter_reduce_(0, high, low, "amin")
-            self._compress()
-            a, b = self.find(low), self.find(high)
+        roots, at = torch.unique(torch.stack([a, b]), return_inverse=True)
+        lowest = _components(len(roots), at[0], at[1])
+        renamed = torch.arange(self._count)
+        renamed[roots] = roots[lowest]
+        self._parent[: self._count] = renamed[self._parent[: self._count]]
 
     def varies(self, labels: Tensor, dim: int) -> bool:
         """Whether different classes stand along `dim`."""
@@ -75,9 +89,22 @@ class Labels:
                 found.setdefault(root, text)
         return found
 
-    def _compress(self) -> None:
-        while not torch.equal(shorter := self._parent[self._parent], self._parent):
-            self._parent = shorter
+
+def _components(count: int, a: Tensor, b: Tensor) -> Tensor:
+    """The smallest member of each node's component in the graph with edges `a - b`: `(count,)`."""
+    lowest = torch.arange(count)
+    while True:
+        low = torch.minimum(lowest[a], lowest[b])
+        new = lowest.scatter_reduce(0, torch.cat([lowest[a], lowest[b]]), torch.cat([low, low]), "amin")
+        new = new[new]
+        if torch.equal(new, lowest):
+            return lowest
+        lowest = new
+
+
+def constant(shape: Sequence[int]) -> Tensor:
+    """The labels of values that no cut may change."""
+    return torch.full((1,) * len(shape), FIXED).expand(tuple(shape))
 
 
 def compact(labels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from infprune.coupling.propagation import Propagation
 
 
 def batch_norm(state: Propagation, node: Node) -> Tensor:
-    """y[:, c] = gamma_c (x[:, c] - mu_c) / sigma_c + beta_c: an entry of every tensor per channel; also instance norm."""
+    """y[:, c] = gamma_c (x[:, c] - mu_c) / sigma_c + beta_c: an entry of each tensor per channel. Or instance norm."""
     x: Tensor = state.value(node.args[0])
     channels = state.channels(x, 1, node)
     for argument_ in node.args[1:5]:

@@ -32,4 +32,4 @@ def _merge(state: Propagation, node: Node, a: Tensor, b: Tensor) -> Tensor:
     small = tuple(max(m, n) for m, n in zip(a.shape, b.shape, strict=True))
     a, b = a.expand(small), b.expand(small)
     state.labels.union(a, b, f"added to a constant, a padding or an input in {source(node)}")
-    return a.where(a != FIXED, b).expand(shape)
+    return state.labels.reduced(a.where(a != FIXED, b)).expand(shape)

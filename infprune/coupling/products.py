@@ -5,10 +5,10 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
-from infprune.coupling.graph import argument, source
+from infprune.coupling.graph import argument, owner, source
 from infprune.coupling.groups import Computation, Role
-from infprune.coupling.labels import FIXED, compact
-from infprune.coupling.propagation import Propagation, fixed
+from infprune.coupling.labels import FIXED, compact, constant
+from infprune.coupling.propagation import Propagation
 
 BATCH = "abcdefgh"
 
@@ -43,6 +43,7 @@ def attention(state: Propagation, node: Node) -> Any:
         return state.unknown(node)
     if argument(node, "scale") is None and state.varies(q, q.dim() - 1):
         state.freeze(q, f"scaled by 1/sqrt(width) in {source(node)}")
+        state.scaled.add(owner(node))
     batch = BATCH[: q.dim() - 2]
     logits = _product(state, node, (q, k), (batch + "ik", batch + "jk"), batch + "ij")
     return _product(state, node, (logits, v), (batch + "ij", batch + "jv"), batch + "iv")
@@ -64,7 +65,7 @@ def _weighted(
 ) -> Tensor:
     """Multiply by a parameter: contracted dimensions consume, the others produce."""
     size = dict(zip(letters, weight.meta["val"].shape, strict=True)) | dict(zip(read, x.shape, strict=True))
-    result: Tensor = fixed(node.meta["val"])
+    result = constant(node.meta["val"].shape)
     for dim, letter in enumerate(letters):
         if letter in read:
             rows = state.channels(x, read.index(letter), node)
@@ -91,6 +92,10 @@ def _product(
     state: Propagation, node: Node, values: tuple[Tensor, Tensor], subscripts: tuple[str, str], out: str
 ) -> Tensor:
     """Labels of a product of activations. What is summed over must go in both; the rest stays in the result."""
+    size: dict[str, int] = {}
+    for x, letters in zip(values, subscripts, strict=True):
+        size |= {letter: max(n, size.get(letter, 1)) for letter, n in zip(letters, x.shape, strict=True)}
+    shape = tuple(size[letter] for letter in out)
     summed = sorted((set(subscripts[0]) | set(subscripts[1])) - set(out))
     parts = []
     rows: dict[str, list[Tensor]] = {}
@@ -98,7 +103,7 @@ def _product(
         carries = [letter for letter in summed if letter in letters and state.varies(x, letters.index(letter))]
         for letter in carries:
             rows.setdefault(letter, []).append(state.channels(x, letters.index(letter), node))
-        parts.append(fixed(node.meta["val"]) if carries else _placed(x, letters, out, node.meta["val"].shape))
+        parts.append(constant(shape) if carries else _placed(x, letters, out, shape))
     for letter, found in rows.items():
         both = all(letter in letters for letters in subscripts)
         if not both or len(found) < 2:
@@ -131,7 +136,7 @@ def _joined(state: Propagation, node: Node, a: Tensor, b: Tensor) -> Tensor:
     if carries_a and carries_b and carries_a != carries_b:
         for labels in (a, b):
             state.freeze(labels, f"an outer product of channels in {source(node)}")
-        return fixed(node.meta["val"])  # type: ignore[no-any-return]
+        return constant(a.shape)
     if not carries_a or not carries_b:
         return b if carries_b else a
     small = [max(m, n) for m, n in zip(compact(a).shape, compact(b).shape, strict=True)]

@@ -1,6 +1,6 @@
 """The network run on labels: each node's activation becomes a tensor that says which channel stands where."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_map
 
 from infprune.coupling.graph import Graph, owner, source
 from infprune.coupling.groups import Computation, Role
-from infprune.coupling.labels import FIXED, Labels, compact
+from infprune.coupling.labels import Labels, compact, constant
 
+EVERYWHERE = "*"
 Rule = Callable[["Propagation", Node], Any]
 
 
@@ -21,11 +22,11 @@ Rule = Callable[["Propagation", Node], Any]
 class Options:
     """`follow`: the attributes (`module@attribute`) that change with the widths they equal.
 
-    `heads`: where code splits a width into heads, remove whole heads instead of the same index in every head.
+    `heads`: the modules (or `EVERYWHERE`) whose attention heads are removed whole, not the same index in every head.
     """
 
-    follow: Collection[str] = ()
-    heads: bool = False
+    follow: frozenset[str] = frozenset()
+    heads: frozenset[str] = frozenset()
 
 
 class Propagation:
@@ -42,6 +43,7 @@ class Propagation:
         self.inexact: list[tuple[Tensor, str]] = []
         self.multiplied: list[tuple[Tensor, str]] = []
         self.norms: set[str] = set()
+        self.scaled: set[str] = set()  # modules whose attention scales with the width of a head
         self.candidates: list[tuple[str, Tensor]] = []
         self._values: dict[Node, Any] = {}
 
@@ -61,8 +63,8 @@ class Propagation:
             return self.unknown(node)
         try:
             return rule(self, node)
-        except (RuntimeError, IndexError, ValueError):  # a shape the rule does not expect, e.g. no batch dimension
-            return self.unknown(node)
+        except (RuntimeError, IndexError, ValueError) as error:  # a shape the rule does not expect, e.g. no batch
+            return self.unknown(node, f"the rule does not fit ({str(error).splitlines()[0]}) for")
 
     def value(self, node: Any) -> Any:
         """The labels of an argument: a tensor, a sequence of tensors, or the plain value itself."""
@@ -137,9 +139,9 @@ class Propagation:
             self.labels.freeze(channels, reason)
             self.freeze(self.value(argument), reason)
 
-    def unknown(self, node: Node) -> Any:
+    def unknown(self, node: Node, why: str = "no rule for") -> Any:
         """An operation without a rule: freeze all that reaches it."""
-        map_arg((node.args, node.kwargs), lambda n: self.freeze(self.value(n), f"no rule for {source(node)}"))
+        map_arg((node.args, node.kwargs), lambda n: self.freeze(self.value(n), f"{why} {source(node)}"))
         return fixed(node.meta.get("val"))
 
     def _elementwise(self, node: Node) -> Tensor:
@@ -158,7 +160,7 @@ class Propagation:
 
 def fixed(meta: Any) -> Any:
     """The labels of a value that no cut may change."""
-    return tree_map(lambda t: torch.full((1,) * t.dim(), FIXED).expand(t.shape) if isinstance(t, Tensor) else t, meta)
+    return tree_map(lambda t: constant(t.shape) if isinstance(t, Tensor) else t, meta)
 
 
 def by_name(rules: Mapping[str, Rule], pointwise: Rule) -> Callable[[Node], Rule | None]:

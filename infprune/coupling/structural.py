@@ -9,7 +9,7 @@ from torch.fx.node import map_arg
 
 from infprune.coupling.graph import argument, owner, source
 from infprune.coupling.labels import FIXED
-from infprune.coupling.propagation import Propagation, fixed
+from infprune.coupling.propagation import EVERYWHERE, Propagation, fixed
 
 
 def verbatim(state: Propagation, node: Node) -> Any:
@@ -46,11 +46,11 @@ def regrouped(state: Propagation, node: Node) -> Tensor:
     shape = node.meta["val"].shape
     for dim, factors in _splits(labels.shape, shape):
         if state.varies(labels, dim):
-            heads = _heads(state, node, factors) if state.options.heads else None
-            state.tie(labels, dim, factors, node, -1 if heads is None else factors.index(heads[1]))
+            heads = _heads(state, node, factors)
+            state.tie(labels, dim, factors, node, -1 if heads is None else heads[1])
             if heads is not None:
                 rows = labels.reshape(*labels.shape[:dim], *factors, *labels.shape[dim + 1 :])
-                state.follow(heads[0], state.channels(rows, dim + factors.index(heads[1]), node))
+                state.follow(heads[0], state.channels(rows, dim + heads[1], node))
     result = state.labels.find(labels).reshape(shape)
     asked = argument(node, "size") or argument(node, "shape")
     if asked is None:  # unflatten(x, dim, sizes)
@@ -67,10 +67,13 @@ def _note_widths(state: Propagation, node: Node, sizes: Any, labels: Tensor) -> 
 
 
 def _heads(state: Propagation, node: Node, factors: list[int]) -> tuple[str, int] | None:
-    """The attribute of the module that says how many heads there are, with its value, if that is one of the factors."""
+    """The attribute that says how many heads there are, and which factor that is, if heads are cut whole."""
+    if not {EVERYWHERE, owner(node)} & set(state.options.heads):
+        return None
     for name, value in state.graph.attributes.get(owner(node), {}).items():
         if "head" in name and "dim" not in name and "size" not in name and value in factors[:-1]:
-            return f"{owner(node)}@{name}", value
+            last = max(i for i, factor in enumerate(factors[:-1]) if factor == value)  # (3, H, D) with three heads
+            return f"{owner(node)}@{name}", last
     return None
 
 

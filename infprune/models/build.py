@@ -12,6 +12,7 @@ from infprune.imports import call, resolve
 from infprune.models import MODELS
 
 TORCHVISION = "torchvision:"
+TIMM = "timm:"
 
 # torchvision downloads weights unless told otherwise, and warns when these two are left to their slow initialisation.
 _QUIET: dict[str, Any] = {"weights": None, "weights_backbone": None}
@@ -22,7 +23,7 @@ def build(name: str | None, factory: str | None, args: Mapping[str, Any]) -> nn.
     """Return a new network, on the CPU, with untrained weights.
 
     Args:
-        name: a key of ``MODELS`` or ``torchvision:NAME``.
+        name: a key of ``MODELS``, ``torchvision:NAME`` or ``timm:NAME`` (the optional package timm).
         factory: ``pkg.mod:function`` instead of a name; one of the two is None.
         args: keyword arguments of the function.
 
@@ -48,6 +49,8 @@ def _maker(name: str | None, factory: str | None) -> tuple[Callable[..., Any], s
     assert name is not None
     if name in MODELS:
         return MODELS[name], name
+    if name.startswith(TIMM):
+        return _timm(name), name
     return _torchvision(name), name
 
 
@@ -68,6 +71,25 @@ def _torchvision(name: str) -> Callable[..., Any]:
         if refused:
             raise ConfigError(f"model.args {refused}: weights are not downloaded; name a file in model.checkpoint")
         return builder(**{**preset, **args})
+
+    return make
+
+
+def _timm(name: str) -> Callable[..., Any]:
+    try:
+        import timm  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise ConfigError(f"model.name {name} needs the package timm; pip install timm") from error
+    short = name.removeprefix(TIMM)
+    if not timm.is_model(short):
+        close = difflib.get_close_matches(short, timm.list_models(), n=3)
+        hint = "did you mean " + " or ".join(TIMM + n for n in close) + "?" if close else "see timm.list_models()"
+        raise ConfigError(f"unknown model.name {name!r}; {hint}")
+
+    def make(**args: Any) -> Any:
+        if {"pretrained", "checkpoint_path"} & args.keys():
+            raise ConfigError("model.args pretrained: weights are not downloaded; name a file in model.checkpoint")
+        return timm.create_model(short, **args)
 
     return make
 

@@ -15,7 +15,7 @@ from infprune.files import atomic_write
 from infprune.forward import tensors
 from infprune.models.build import build
 from infprune.pipeline.results import Checked, ExportResult, LatencyRow
-from infprune.pipeline.session import _device, example_inputs, open_model, open_session
+from infprune.pipeline.session import example_inputs, open_model, open_session, prepare, spec_of
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, told
 
@@ -34,11 +34,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Opened:
-    """A network on the CPU, its file's default name without suffix, settings that describe its inputs, its manifest."""
+    """A network on the CPU, its file's default name without suffix, settings that describe its inputs.
+
+    `device`: to time it on. `manifest`: of the file it came from.
+    """
 
     module: nn.Module
     target: Path
     settings: Config
+    device: torch.device
     manifest: Manifest | None = None
 
 
@@ -79,22 +83,18 @@ def run(path: Path | None, settings: Config, request: Request, progress: Progres
 
 
 def _open_file(path: Path, settings: Config) -> Opened:
-    if settings.run.threads is not None:
-        torch.set_num_threads(settings.run.threads)
+    device = prepare(settings)
     loaded = load(path, factory=settings.model.factory)
     folder = path.parent if settings.run.dir is None else Path(settings.run.dir)
-    target = folder / path.name.removesuffix(".safetensors")
-    return Opened(loaded.module, target, _describing(settings, loaded.manifest.inputs, path), loaded.manifest)
+    described = _describing(settings, loaded.manifest.inputs, path)
+    return Opened(loaded.module, folder / path.name.removesuffix(".safetensors"), described, device, loaded.manifest)
 
 
 def _open_configured(settings: Config) -> Opened:
     session = open_session(settings, "export")
     module = open_model(session).cpu()
-    specs = [
-        InputSpec(shape=list(t.shape[1:]), dtype=str(t.dtype).removeprefix("torch."))
-        for t in tensors(session.example(1))
-    ]
-    return Opened(module, session.folder / "model", _describing(settings, specs, session.data_name))
+    described = _describing(settings, [spec_of(t) for t in tensors(session.example(1))], session.data_name)
+    return Opened(module, session.folder / "model", described, session.device)
 
 
 def _describing(settings: Config, specs: list[InputSpec], source: object) -> Config:
@@ -122,8 +122,7 @@ def _format(asked: str | None, output: str | None) -> str:
 def _latencies(opened: Opened, batches: tuple[int, ...], progress: Progress) -> list[LatencyRow]:
     if opened.manifest is None or not batches:
         return []
-    device = _device(opened.settings.run.device)
-    manifest = opened.manifest
+    device, manifest = opened.device, opened.manifest
     dense = build(manifest.name, manifest.factory, manifest.args).to(device)  # its weights do not matter for the time
     pruned = opened.module.to(device)
     rows = []

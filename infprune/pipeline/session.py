@@ -83,8 +83,8 @@ class Session:
         return AUGMENTATIONS[self.config.data.augment]
 
 
-def open_session(settings: config.Config, command: str) -> Session:
-    """Seed, choose the device, load the data and fix the output folder."""
+def prepare(settings: config.Config) -> torch.device:
+    """Set threads, seed and determinism, and choose the device."""
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
     torch.manual_seed(settings.run.seed)
@@ -92,7 +92,12 @@ def open_session(settings: config.Config, command: str) -> Session:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.allow_tf32 = False  # the proof compares float32 to 1e-5
     torch.set_float32_matmul_precision("highest")
-    device = _device(settings.run.device)
+    return _device(settings.run.device)
+
+
+def open_session(settings: config.Config, command: str) -> Session:
+    """Prepare the process, load the data and fix the output folder."""
+    device = prepare(settings)
     name = str(settings.model.name or settings.model.factory).replace(":", "-").rpartition("/")[2]
     folder = Path(settings.run.dir or f"runs/{name}-{command}")
     settings = settings.model_copy(update={"run": settings.run.model_copy(update={"dir": str(folder)})})
@@ -116,35 +121,34 @@ def open_model(session: Session, *, trained: bool = True) -> nn.Module:
         InputError: no weights, or weights of another network.
         ArchitectureError: it does not accept the data or returns no logits for its classes.
     """
-    m = session.config.model
-    torch.manual_seed(session.config.run.seed)  # the initial weights depend on the seed alone
+    module = network(session.config, trained=trained).to(session.device).eval()
+    check_logits(module, session)
+    return module
+
+
+def network(settings: config.Config, *, trained: bool = True) -> nn.Module:
+    """Build the configured network with its weights, on the CPU.
+
+    Raises:
+        InputError: no weights, or weights of another network.
+    """
+    m = settings.model
+    torch.manual_seed(settings.run.seed)  # the initial weights depend on the seed alone
     module = build(m.name, m.factory, dict(m.args))
     if trained and m.checkpoint != "random":
         path = SHIPPED.get(str(m.name)) if m.checkpoint == "shipped" else Path(m.checkpoint)
         if path is None:
             raise InputError(
-                f"{session.model_name} comes without trained weights; set model.checkpoint=FILE, "
+                f"{m.name or m.factory} comes without trained weights; set model.checkpoint=FILE, "
                 "or run `infprune train` first (model.checkpoint=random scores an untrained network)"
             )
         load_into(module, read_tensors(path), str(path))
-    module = module.to(session.device).eval()
-    check_logits(module, session)
     return module
 
 
 def check_logits(module: nn.Module, session: Session) -> None:
     """Run two samples: the network must accept them and return finite logits for all classes."""
-    example = session.example()
-    try:
-        with evaluating(module), torch.no_grad():
-            logits = picked(run(module, example))
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        raise ArchitectureError(
-            f"{session.model_name} does not accept inputs of shape {shape(example)} "
-            f"({session.data_name}): {one_line(error)}"
-        ) from error
+    logits = picked(outputs(module, session.example(), session.model_name, session.data_name))
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] < session.splits.classes:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ArchitectureError(
@@ -152,6 +156,24 @@ def check_logits(module: nn.Module, session: Session) -> None:
         )
     if not bool(torch.isfinite(logits).all()):
         raise InputError(f"{session.model_name}: its outputs are not finite; check weights and data for NaN")
+
+
+@torch.no_grad()
+def outputs(module: nn.Module, example: Inputs, name: str, source: str) -> Any:
+    """Whatever the network returns for a batch.
+
+    Raises:
+        ArchitectureError: it does not accept it; the message calls the network `name` and the batch's origin `source`.
+    """
+    try:
+        with evaluating(module):
+            return run(module, example)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise ArchitectureError(
+            f"{name} does not accept inputs of shape {shape(example)} ({source}): {one_line(error)}"
+        ) from error
 
 
 def open_coupling(module: nn.Module, session: Session) -> Coupling:
@@ -174,7 +196,7 @@ def manifest(session: Session, base: nn.Module, kept: dict[str, dict[int, Tensor
         factory=session.config.model.factory,
         args=session.config.model.args,
         kept={n: {d: at.tolist() for d, at in dims.items()} for n, dims in kept.items()},
-        inputs=[_spec(t) for t in tensors(session.example(1))],
+        inputs=[spec_of(t) for t in tensors(session.example(1))],
         classes=session.splits.classes,
         explicit_attention=any(isinstance(m, Attention) for m in base.modules()),
         base_sha256=digest(base),
@@ -183,7 +205,8 @@ def manifest(session: Session, base: nn.Module, kept: dict[str, dict[int, Tensor
     )
 
 
-def _spec(x: Tensor) -> InputSpec:
+def spec_of(x: Tensor) -> InputSpec:
+    """Describe one input batch: the shape of a sample, and its dtype."""
     return InputSpec(shape=list(x.shape[1:]), dtype=str(x.dtype).removeprefix("torch."))
 
 

@@ -173,6 +173,7 @@ CASES = {
     "nothing to compare": (["--latency"], 2, "name the file"),
     "batch alone": (["small.safetensors", "--batch", "8"], 2, "add --latency"),
     "bad device": (["small.safetensors", "--device", "gpu"], 2, "run.device"),
+    "wrong inputs": (["small.safetensors", "model.inputs=[{shape: [3, 8, 8]}]"], 3, "cannot export DigitsResNet"),
     "unknown key": (["small.safetensors", "run.thread=1"], 2, "did you mean run.threads?"),
     "no equals sign": (["small.safetensors", "fast"], 2, "expected key=value"),
 }

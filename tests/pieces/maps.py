@@ -90,7 +90,7 @@ CONVOLUTIONS: dict[str, Build] = {
         b=lambda at: nn.Conv2d(at.o, at.c, 3, padding=1),
     ),
     "dense block": piece(lambda s, x: torch.cat([x, s.a(x)], 1), a=conv()),
-    "unfold": piece(lambda s, x: F.unfold(x, 1).unflatten(2, x.shape[2:])),
+    "unfold": piece(lambda _, x: F.unfold(x, 1).unflatten(2, x.shape[2:])),
 }
 
 NORMS: dict[str, Build] = {
@@ -112,16 +112,16 @@ NORMS: dict[str, Build] = {
     "layer norm on the last dimension": piece(
         lambda s, x: s.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), norm=lambda at: nn.LayerNorm(at.c)
     ),
-    "layer norm, functional": piece(lambda s, x: F.layer_norm(x.transpose(1, 3), x.shape[1:2]).transpose(1, 3)),
+    "layer norm, functional": piece(lambda _, x: F.layer_norm(x.transpose(1, 3), x.shape[1:2]).transpose(1, 3)),
     "layer norm of everything": lambda at: nn.LayerNorm([at.c, at.h, at.w]),
     "layer norm of positions": only(wide, lambda at: nn.LayerNorm([at.h, at.w])),
-    "local response norm": lambda at: nn.LocalResponseNorm(3, alpha=1.0),
-    "unit length": piece(lambda s, x: F.normalize(x, dim=1)),
+    "local response norm": lambda _: nn.LocalResponseNorm(3, alpha=1.0),
+    "unit length": piece(lambda _, x: F.normalize(x, dim=1)),
     "rms norm by hand": piece(
         lambda s, x: x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-3) * s.p, p=parameter("c", 1, 1)
     ),
     "normalised by hand": only(
-        wide, piece(lambda s, x: (x - x.mean((2, 3), keepdim=True)) / (x.std((2, 3), keepdim=True) + 0.1))
+        wide, piece(lambda _, x: (x - x.mean((2, 3), keepdim=True)) / (x.std((2, 3), keepdim=True) + 0.1))
     ),
 }
 
@@ -138,17 +138,17 @@ GATES: dict[str, Build] = {
     ),
     "excite by a view": piece(
         lambda s, x: x * s.up(s.pool(x).view(x.shape[0], -1)).view(x.shape[0], -1, 1, 1).expand_as(x),
-        pool=lambda at: nn.AdaptiveAvgPool2d(1),
+        pool=lambda _: nn.AdaptiveAvgPool2d(1),
         up=lambda at: nn.Linear(at.c, at.c),
     ),
     "gate of positions": piece(lambda s, x: x * torch.sigmoid(s.gate(x)), gate=lambda at: nn.Conv2d(at.c, 1, 1)),
-    "gate of the mean": piece(lambda s, x: x * torch.sigmoid(x.mean(1, keepdim=True))),
-    "gate of the maximum": piece(lambda s, x: x * torch.sigmoid(x.amax(1, keepdim=True))),
+    "gate of the mean": piece(lambda _, x: x * torch.sigmoid(x.mean(1, keepdim=True))),
+    "gate of the maximum": piece(lambda _, x: x * torch.sigmoid(x.amax(1, keepdim=True))),
     "gate over neighbours": piece(
         lambda s, x: x * s.conv(x.mean((2, 3)).unsqueeze(1)).sigmoid().transpose(1, 2).unsqueeze(-1),
-        conv=lambda at: nn.Conv1d(1, 1, 3, padding=1),
+        conv=lambda _: nn.Conv1d(1, 1, 3, padding=1),
     ),
-    "own gate": piece(lambda s, x: x * torch.sigmoid(x)),
+    "own gate": piece(lambda _, x: x * torch.sigmoid(x)),
     "scale": piece(lambda s, x: x * s.p, p=parameter("c", 1, 1)),
     "scale by a view": piece(lambda s, x: x * s.p.view(1, -1, 1, 1), p=parameter("c")),
     "scale by indexing": piece(lambda s, x: x * s.p[None, :, None, None], p=parameter("c")),
@@ -164,9 +164,9 @@ GATES: dict[str, Build] = {
     "switch": piece(lambda s, x: torch.where(s.p > 1, x, -0.3 * x), p=parameter("c", 1, 1)),
     "addcmul": piece(lambda s, x: torch.addcmul(s.b, x, s.p), b=parameter("c", 1, 1), p=parameter("c", 1, 1)),
     "leaky by channel": lambda at: nn.PReLU(at.c),
-    "leaky": lambda at: nn.PReLU(),
-    "one minus": piece(lambda s, x: 1 - x),
-    "softplus": lambda at: nn.Softplus(),
-    "clamp": piece(lambda s, x: x.clamp(-1, 1)),
-    "dropout": lambda at: nn.Dropout2d(0.5),
+    "leaky": lambda _: nn.PReLU(),
+    "one minus": piece(lambda _, x: 1 - x),
+    "softplus": lambda _: nn.Softplus(),
+    "clamp": piece(lambda _, x: x.clamp(-1, 1)),
+    "dropout": lambda _: nn.Dropout2d(0.5),
 }

@@ -17,33 +17,37 @@ def matching(at):
     return nn.Conv2d(at.c2, at.c, 1)
 
 
+def modulated(x, a, b):
+    return x * a + b
+
+
 PAIRS: dict[str, Build] = {
-    "add": only(same, piece(lambda s, x, y: x + y)),
+    "add": only(same, piece(lambda _, x, y: x + y)),
     "add through a conv": piece(lambda s, x, y: x + s.match(y), match=matching),
-    "subtract in place": only(same, piece(lambda s, x, y: x.clone().sub_(y))),
-    "multiply": only(same, piece(lambda s, x, y: x * y.sigmoid())),
-    "maximum": only(same, piece(lambda s, x, y: torch.maximum(x, y))),
-    "where": only(same, piece(lambda s, x, y: torch.where(x > 0, x, y))),
-    "lerp": only(same, piece(lambda s, x, y: torch.lerp(x, y, 0.3))),
-    "cat": piece(lambda s, x, y: torch.cat([x, y], 1)),
-    "cat of three": piece(lambda s, x, y: torch.cat([x, y, x.sigmoid()], 1)),
-    "cat, chunk": only(same, piece(lambda s, x, y: torch.add(*torch.cat([x, y], 1).chunk(2, 1)))),
+    "subtract in place": only(same, piece(lambda _, x, y: x.clone().sub_(y))),
+    "multiply": only(same, piece(lambda _, x, y: x * y.sigmoid())),
+    "maximum": only(same, piece(lambda _, x, y: torch.maximum(x, y))),
+    "where": only(same, piece(lambda _, x, y: torch.where(x > 0, x, y))),
+    "lerp": only(same, piece(lambda _, x, y: torch.lerp(x, y, 0.3))),
+    "cat": piece(lambda _, x, y: torch.cat([x, y], 1)),
+    "cat of three": piece(lambda _, x, y: torch.cat([x, y, x.sigmoid()], 1)),
+    "cat, chunk": only(same, piece(lambda _, x, y: torch.add(*torch.cat([x, y], 1).chunk(2, 1)))),
     "cat, shuffle": only(
         lambda at: same(at) and at.c % 2 == 0,
-        piece(lambda s, x, y: torch.cat([x, y], 1).unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)),
+        piece(lambda _, x, y: torch.cat([x, y], 1).unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)),
     ),
-    "stack, mean": only(same, piece(lambda s, x, y: torch.stack([x, y]).mean(0))),
-    "stack, interleaved channels": only(same, piece(lambda s, x, y: torch.stack([x, y], 2).flatten(1, 2))),
+    "stack, mean": only(same, piece(lambda _, x, y: torch.stack([x, y]).mean(0))),
+    "stack, interleaved channels": only(same, piece(lambda _, x, y: torch.stack([x, y], 2).flatten(1, 2))),
     "weighted sum": only(
         same,
         piece(
             lambda s, x, y: (torch.stack([x, y], 1) * s.p.softmax(0)[:, None, None, None]).sum(1),
-            p=lambda at: nn.Parameter(torch.randn(2)),
+            p=lambda _: nn.Parameter(torch.randn(2)),
         ),
     ),
     "gate": piece(lambda s, x, y: x * torch.sigmoid(s.match(y.mean((2, 3), keepdim=True))), match=matching),
     "modulate": piece(
-        lambda s, x, y: (lambda a, b: x * a + b)(*s.match(y.mean((2, 3)))[:, :, None, None].chunk(2, 1)),
+        lambda s, x, y: modulated(x, *s.match(y.mean((2, 3)))[:, :, None, None].chunk(2, 1)),
         match=lambda at: nn.Linear(at.c2, 2 * at.c),
     ),
     "gate of one channel": piece(lambda s, x, y: x * s.match(y).sigmoid(), match=lambda at: nn.Conv2d(at.c2, 1, 1)),
@@ -60,12 +64,12 @@ PAIRS: dict[str, Build] = {
         same, piece(lambda s, x, y: s.conv(x) + s.conv(y.sigmoid()), conv=lambda at: nn.Conv2d(at.c, at.o, 1))
     ),
     "add, padded": only(
-        lambda at: at.c2 < at.c, piece(lambda s, x, y: x + F.pad(y, (0, 0, 0, 0, 0, x.shape[1] - y.shape[1])))
+        lambda at: at.c2 < at.c, piece(lambda _, x, y: x + F.pad(y, (0, 0, 0, 0, 0, x.shape[1] - y.shape[1])))
     ),
-    "add, sliced": only(lambda at: at.c2 < at.c, piece(lambda s, x, y: x[:, : y.shape[1]] + y)),
-    "add, repeated": only(lambda at: at.c == 2 * at.c2, piece(lambda s, x, y: x + y.repeat(1, 2, 1, 1))),
-    "cosine": only(same, piece(lambda s, x, y: x * F.cosine_similarity(x, y, dim=1).unsqueeze(1))),
-    "add of a mean": piece(lambda s, x, y: x + y.mean(1, keepdim=True)),
+    "add, sliced": only(lambda at: at.c2 < at.c, piece(lambda _, x, y: x[:, : y.shape[1]] + y)),
+    "add, repeated": only(lambda at: at.c == 2 * at.c2, piece(lambda _, x, y: x + y.repeat(1, 2, 1, 1))),
+    "cosine": only(same, piece(lambda _, x, y: x * F.cosine_similarity(x, y, dim=1).unsqueeze(1))),
+    "add of a mean": piece(lambda _, x, y: x + y.mean(1, keepdim=True)),
 }
 
 TOKEN_PAIRS: dict[str, Build] = {
@@ -75,8 +79,8 @@ TOKEN_PAIRS: dict[str, Build] = {
         k=lambda at: nn.Linear(at.c2, 2 * HEAD),
         v=lambda at: nn.Linear(at.c2, 2 * HEAD),
         out=lambda at: nn.Linear(2 * HEAD, at.c),
-        heads=lambda at: 2,
-        scale=lambda at: 0.5,
+        heads=lambda _: 2,
+        scale=lambda _: 0.5,
     ),
     "multihead of two": only(
         lambda at: at.c % 2 == 0,
@@ -85,10 +89,10 @@ TOKEN_PAIRS: dict[str, Build] = {
             mha=lambda at: nn.MultiheadAttention(at.c, 2, kdim=at.c2, vdim=at.c2, batch_first=True),
         ),
     ),
-    "cat of tokens": only(same, piece(lambda s, x, y: torch.cat([x, y], 1))),
-    "tokens by tokens": only(same, piece(lambda s, x, y: x @ y.transpose(1, 2))),
-    "outer product": piece(lambda s, x, y: torch.einsum("nc,nd->ncd", x.mean(1), y.mean(1))),
+    "cat of tokens": only(same, piece(lambda _, x, y: torch.cat([x, y], 1))),
+    "tokens by tokens": only(same, piece(lambda _, x, y: x @ y.transpose(1, 2))),
+    "outer product": piece(lambda _, x, y: torch.einsum("nc,nd->ncd", x.mean(1), y.mean(1))),
     "lookup by similarity": only(
-        same, piece(lambda s, x, y: torch.einsum("nts,nsc->ntc", (x @ y.transpose(1, 2)).softmax(-1), y))
+        same, piece(lambda _, x, y: torch.einsum("nts,nsc->ntc", (x @ y.transpose(1, 2)).softmax(-1), y))
     ),
 }

@@ -49,7 +49,7 @@ class Piece(nn.Module):
 
 
 def piece(code, **makers):
-    """A piece whose parts are made for its site: `piece(lambda s, x: s.a(x), a=lambda at: nn.Conv2d(at.c, at.o, 1))`."""
+    """A piece whose parts are made for its site: `piece(lambda s, x: s.a(x), a=lambda at: nn.Linear(at.c, at.o))`."""
     return lambda at: Piece(code, **{name: make(at) for name, make in makers.items()})
 
 

@@ -6,6 +6,11 @@ from torch.nn import functional as F
 
 from pieces.piece import Build, even, only, parameter, piece
 
+
+def gated(a, g):
+    return F.silu(a) * g
+
+
 TOKENS: dict[str, Build] = {
     "linear": lambda at: nn.Linear(at.c, at.o),
     "linear without bias": lambda at: nn.Linear(at.c, at.o, bias=False),
@@ -19,11 +24,11 @@ TOKENS: dict[str, Build] = {
         b=lambda at: nn.Linear(at.o, at.c),
     ),
     "packed swiglu": piece(
-        lambda s, x: s.b((lambda a, g: F.silu(a) * g)(*s.a(x).chunk(2, -1))),
+        lambda s, x: s.b(gated(*s.a(x).chunk(2, -1))),
         a=lambda at: nn.Linear(at.c, 2 * at.o),
         b=lambda at: nn.Linear(at.o, at.c),
     ),
-    "glu of tokens": only(even, piece(lambda s, x: F.glu(x))),
+    "glu of tokens": only(even, piece(lambda _, x: F.glu(x))),
     "layer norm": lambda at: nn.LayerNorm(at.c),
     "layer norm without bias": lambda at: nn.LayerNorm(at.c, bias=False),
     "layer norm without affine": lambda at: nn.LayerNorm(at.c, elementwise_affine=False),
@@ -68,12 +73,12 @@ TOKENS: dict[str, Build] = {
     "registers": piece(
         lambda s, x: torch.cat([x, s.tokens.expand(x.shape[0], -1, -1)], 1), tokens=parameter(1, 2, "c")
     ),
-    "without the first token": piece(lambda s, x: x[:, 1:]),
-    "first token": piece(lambda s, x: x[:, :1]),
-    "first token added": piece(lambda s, x: x + x[:, 0].unsqueeze(1)),
-    "mean of tokens": piece(lambda s, x: x.mean(1, keepdim=True)),
-    "softmax over tokens": piece(lambda s, x: x.softmax(1)),
-    "softmax of tokens": piece(lambda s, x: x.softmax(-1)),
+    "without the first token": piece(lambda _, x: x[:, 1:]),
+    "first token": piece(lambda _, x: x[:, :1]),
+    "first token added": piece(lambda _, x: x + x[:, 0].unsqueeze(1)),
+    "mean of tokens": piece(lambda _, x: x.mean(1, keepdim=True)),
+    "softmax over tokens": piece(lambda _, x: x.softmax(1)),
+    "softmax of tokens": piece(lambda _, x: x.softmax(-1)),
     "mixer": piece(lambda s, x: s.a(x.transpose(1, 2)).transpose(1, 2), a=lambda at: nn.Linear(at.t, at.t)),
     "mixer to other tokens": piece(
         lambda s, x: s.a(x.transpose(1, 2)).transpose(1, 2), a=lambda at: nn.Linear(at.t, at.o)
@@ -81,9 +86,9 @@ TOKENS: dict[str, Build] = {
     "conv over tokens": piece(
         lambda s, x: s.a(x.transpose(1, 2)).transpose(1, 2), a=lambda at: nn.Conv1d(at.c, at.o, 3, padding=1)
     ),
-    "roll tokens": piece(lambda s, x: x.roll(1, 1)),
-    "merge tokens": only(lambda at: at.t % 2 == 0, piece(lambda s, x: x.reshape(x.shape[0], x.shape[1] // 2, -1))),
-    "split tokens": only(even, piece(lambda s, x: x.reshape(x.shape[0], 2 * x.shape[1], -1))),
+    "roll tokens": piece(lambda _, x: x.roll(1, 1)),
+    "merge tokens": only(lambda at: at.t % 2 == 0, piece(lambda _, x: x.reshape(x.shape[0], x.shape[1] // 2, -1))),
+    "split tokens": only(even, piece(lambda _, x: x.reshape(x.shape[0], 2 * x.shape[1], -1))),
     "linear by product": piece(lambda s, x: x @ s.w, w=parameter("c", "o")),
     "linear by einsum": piece(lambda s, x: torch.einsum("ntc,cd->ntd", x, s.w), w=parameter("c", "o")),
     "linear by a transposed product": piece(lambda s, x: x @ s.a.weight.t(), a=lambda at: nn.Linear(at.c, at.o)),

@@ -1,0 +1,65 @@
+"""`infprune doctor`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infprune.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    SeedOption,
+    ThreadsOption,
+    overridden,
+)
+from infprune.cli.running import RichProgress, execute
+
+
+def doctor(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE] [KEY=VALUE]...", help="A file infprune wrote (none: the configured network)."),
+    ] = None,
+    config: ConfigOption = None,
+    seconds: Annotated[
+        float, typer.Option(help="Stop after this time; what was not tried by then is frozen.", min=0)
+    ] = 300.0,
+    memory: Annotated[
+        float | None,
+        typer.Option(metavar="GIB", help="Stop above this much main memory; default: 90% of the machine's.", min=0),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every coupled tensor of every layer.")] = False,  # noqa: FBT002 - typer's way of a flag
+    device: DeviceOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,  # noqa: FBT002
+    quiet: QuietOption = False,  # noqa: FBT002
+) -> None:
+    r"""Show what can be cut in a network, what cannot, and why. Needs no weights, and no data if model.inputs is set.
+
+    The bounds are checked between operations: one long operation inside torch ends first.
+
+    Example: [bold]infprune doctor model.name=torchvision:resnet50 model.inputs='[{shape: \[3, 224, 224]}]'[/bold]
+    """
+    given = words or []
+    file = Path(given[0]) if given and ("=" not in given[0] or Path(given[0]).is_file()) else None
+
+    def work(progress: RichProgress) -> Any:
+        from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
+        from infprune.pipeline import doctor as pipeline  # noqa: PLC0415
+        from infprune.pipeline.artifact import settings_for  # noqa: PLC0415
+
+        values = overridden(given[1:] if file else given, run__device=device, run__seed=seed, run__threads=threads)
+        settings = (
+            configuration.load(config, values) if file is None else settings_for(file, config, values, data=False)
+        )
+        return pipeline.run(file, settings, pipeline.Limits(seconds, memory), progress)
+
+    def show(result: Any, console: Any) -> None:
+        from infprune.report.doctor_tree import show_doctor  # noqa: PLC0415
+
+        show_doctor(result, console, verbose=verbose)
+
+    execute("doctor", work, show, as_json=as_json, quiet=quiet)
