@@ -151,7 +151,7 @@ PLAIN = (  # where it works
 )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(networks(PLAIN))
 def test_the_same_groups_in_generated_networks(network):
     module, x = build(*network)
@@ -204,10 +204,10 @@ def test_option_a_shortcuts_are_padded_off_by_some_channels_in_theirs():
     assert prove(module, cut(module, coupling, masks), coupling, masks, [x]).holds
 
 
-@pytest.mark.parametrize("kind", ["class token", "multihead", "weight norm", "rotary attention"])
+@pytest.mark.parametrize("kind", ["class token", "multihead", "rotary attention"])
 def test_what_torch_pruning_cannot_trace(kind):
     module, x = build((Step(kind, width=1), Step("conv 1x1", width=2)), seed=0)
     module, x = module.float(), x.float()
     coupling = couple(module, x)
-    with pytest.raises((KeyError, ValueError, ZeroDivisionError, TypeError)):
+    with pytest.raises((ValueError, ZeroDivisionError, TypeError)):
         list(compared(module, x, coupling))

@@ -51,7 +51,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("view", "reshape", "unflatten", "_unsafe_view"), regrouped),
     "expand": expand,
     **dict.fromkeys(("flatten", "permute", "transpose", "t", "movedim", "squeeze", "unsqueeze", "getitem"), verbatim),
-    **dict.fromkeys(("cat", "stack", "expand_as", "flip", "numpy_T", "swapaxes", "pixel_unshuffle"), verbatim),
+    **dict.fromkeys(("cat", "stack", "expand_as", "flip", "numpy_T", "mT", "swapaxes", "pixel_unshuffle"), verbatim),
     "pixel_shuffle": pixel_shuffle,
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),
     "roll": roll,

@@ -49,21 +49,29 @@ def split(state: Propagation, node: Node) -> Any:
 def slices(state: Propagation, node: Node) -> Any:
     """A section `[start, end)`. If all sections taken of this value are equal parts of it, they are tied.
 
-    Otherwise the bounds stand in the code: the number of channels before each bound must stay.
+    Otherwise the bounds stand in the code: the channels that they count, from the front or the back, must stay.
     """
     labels, dim = state.value(node.args[0]), int(argument(node, "dim"))
     result: Tensor = verbatim(state, node)
     if result.shape == labels.shape or not state.varies(labels, dim):
         return result
-    size, step = labels.shape[dim], int(argument(node, "step", 1))
-    start, width = _bounds(node, size)[0], result.shape[dim]
+    size, width, step = labels.shape[dim], result.shape[dim], int(argument(node, "step", 1))
     follows = state.varies(result, dim) and state.width(node, width, result, dim % labels.dim())
     if step == 1 and _equal_parts(node, size):
         state.tie(labels, dim % labels.dim(), [size // width, width], node)
     elif not follows:
-        last = size if step != 1 else start + width if start + width < size else start
-        state.freeze(labels.narrow(dim, 0, last), f"fixed channel positions in {source(node)}")
+        reason = f"fixed channel positions in {source(node)}"
+        first, last = (size, 0) if step != 1 else _counted(node, size)
+        state.freeze(labels.narrow(dim, 0, first), reason)
+        state.freeze(labels.narrow(dim, size - last, last), reason)
     return result
+
+
+def _counted(node: Node, size: int) -> tuple[int, int]:
+    """How many positions the bounds of a section count from the front, and how many from the back."""
+    start, length, end = argument(node, "start", 0) or 0, argument(node, "length"), argument(node, "end")
+    bounds = [b for b in (start, end if length is None else start + length) if b is not None and -size < b < size]
+    return max([0, *bounds]), max([0, *(-b for b in bounds)])
 
 
 def _equal_parts(node: Node, size: int) -> bool:

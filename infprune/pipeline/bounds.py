@@ -1,61 +1,53 @@
 """Bounds on time and memory that hold inside code which knows of neither, such as `torch.export`."""
 
-import ctypes
 import os
 import sys
-import threading
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
 
 from infprune.errors import Stopped
 
 GIB = 2**30
-EVERY = 0.05  # seconds between two looks
-AGAIN, ASKED = 2.0, 5  # Python drops an exception that hits a finaliser: wait so many seconds and ask again
+EVERY = 0.01  # seconds between two looks at the memory
 
 
-class Bounds:
-    """Raises `Stopped` in the thread of a `with` block once it takes more; between two operations, never within one.
+class Bounds(TorchFunctionMode):
+    """Raises `Stopped`, once, from a call of torch in a `with` block that has taken more.
 
-    `over` says what was used up, or None. `peak` is the most memory seen so far, in bytes; see `resident`.
+    Every call of torch is such a point, those of a network that is being exported too. An exception from a signal or
+    another thread could hit torch's own code anywhere: it made later exports crash.
+
+    `over` says what was used up, or None. `peak` is the most memory seen, in bytes; see `resident`.
 
     Args:
-        seconds: from the start of the block.
+        seconds: from now on.
         memory: bytes of main memory that the process may hold, torch itself included.
     """
 
     def __init__(self, seconds: float, memory: float) -> None:
+        super().__init__()
         self.seconds, self.memory = seconds, memory
         self.over: str | None = None
-        self.peak = 0
-        self._done = threading.Event()
+        self.peak = resident()
+        self._start = self._looked = time.monotonic()
 
-    def __enter__(self) -> Self:
-        self._watcher = threading.Thread(
-            target=self._watch, args=(threading.get_ident(), time.monotonic() + self.seconds), daemon=True
-        )
-        self._watcher.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        self._done.set()
-        self._watcher.join()
-        self.peak = max(self.peak, resident())
-
-    def _watch(self, thread: int, end: float) -> None:
-        while self.over is None and not self._done.wait(EVERY):
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        now = time.monotonic()
+        if self.over is None and now > self._looked + EVERY:
+            self._looked = now
             held = resident()
             self.peak = max(self.peak, held)
-            if time.monotonic() >= end:
-                self.over = f"{self.seconds:g} s are over"
-            elif held > self.memory:
+            if held > self.memory:
                 self.over = f"{held / GIB:.1f} GiB of memory are in use, {self.memory / GIB:.1f} are allowed"
-        for _ in range(ASKED):
-            if not self._done.is_set():
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Stopped))
-                self._done.wait(AGAIN)
+            if now > self._start + self.seconds:
+                self.over = f"{self.seconds:g} s are over"
+            if self.over is not None:
+                raise Stopped
+        return function(*args, **(kwargs or {}))
 
 
 def resident() -> int:

@@ -16,6 +16,7 @@ from infprune.pipeline.shrink import Order, Shrunk, shrink
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
 from infprune.scores.contract import ChannelScores
+from infprune.selection import PruningPlan
 
 
 def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneResult:
@@ -60,7 +61,9 @@ def _result(
         latency_ms=latency,
         accuracy=made.accuracy,
         verified=Verified(
-            made.cut.proof.max_relative_error, [f"{name}: {reason}" for name, reason in made.cut.frozen.items()]
+            made.cut.proof.max_relative_error,
+            [f"{name}: {reason}" for name, reason in made.cut.frozen.items()],
+            _inexact(bench, plan),
         ),
         layers=rows(bench.coupling, scores, plan, made.cut.frozen),
         missed=_missed(bench.session.config, made.accuracy),
@@ -68,6 +71,13 @@ def _result(
         artifact=str(path),
         run_dir=str(session.folder),
     )
+
+
+def _inexact(bench: Bench, plan: PruningPlan) -> list[str]:
+    """Norms whose statistics lost channels."""
+    lost = {name for name, mask in plan.masks.items() if not bool(mask.all())}
+    tensors = {s.tensor for layer in bench.coupling.layers if layer.name in lost for s in layer.slices}
+    return sorted(name.rpartition(".")[0] for name in tensors & bench.coupling.norms)
 
 
 def _write(path: Path, bench: Bench, made: Shrunk, scores: ChannelScores) -> None:

@@ -33,10 +33,11 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Verified:
-    """The proof of the surgery, and the layers that it froze."""
+    """The proof of the surgery, the layers that it froze, and the norms whose statistics lost channels."""
 
     max_relative_error: float
     groups_frozen: list[str]
+    inexact: list[str]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class LayerRow:
     macs_share: float
     quantiles: list[float]
     frozen: str | None = None
+    inexact: str | None = None
 
 
 @dataclass(frozen=True)

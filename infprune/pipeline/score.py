@@ -89,9 +89,10 @@ def rows(
     def row(layer: ChannelLayer) -> LayerRow:
         if layer.name not in plan.masks:
             reason = layer.frozen or unproved.get(layer.name) or "protected"
-            return LayerRow(layer.name, layer.size, layer.size, share[layer.name], [], reason)
+            return LayerRow(layer.name, layer.size, layer.size, share[layer.name], [], reason, layer.inexact)
         quantiles: Tensor = scores.values[layer.name].quantile(points)
-        return LayerRow(layer.name, layer.size, plan.kept[layer.name], share[layer.name], quantiles.tolist())
+        kept, told = plan.kept[layer.name], quantiles.tolist()
+        return LayerRow(layer.name, layer.size, kept, share[layer.name], told, None, layer.inexact)
 
     return [row(layer) for layer in coupling.layers]
 

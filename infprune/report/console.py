@@ -54,6 +54,12 @@ def show_prune(result: PruneResult, console: Console) -> None:
     console.print(f"Proof: equal to the masked dense network, largest relative error {error:.1e}")
     for reason in result.verified.groups_frozen:
         console.print(f"[yellow]Frozen by the proof:[/yellow] {escape(reason)}", soft_wrap=True)
+    if result.verified.inexact:
+        console.print(
+            f"Inexact: {len(result.verified.inexact)} norms take their statistics over the channels that stay, "
+            f"in the proof as in the network (e.g. {escape(result.verified.inexact[0])})",
+            soft_wrap=True,
+        )
     console.print(
         f"Wrote [bold]{escape(result.artifact)}[/bold] in {sum(result.seconds.values()):.1f} s", soft_wrap=True
     )
