@@ -2,8 +2,10 @@
 
 import copy
 import time
+import traceback
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,8 @@ from infprune.surgery import Masks, cut
 SHARE = 3  # a trial removes every third channel
 SECONDS = 300.0
 ATTEMPTS = 5  # couplings: as is, with attributes, without those that do not help...
+LIBRARIES = (Path(torch.__file__).parent, Path(__file__).parent)  # whose lines say nothing about a network
+NETWORKS = Path(__file__).parent / "models"
 UNTRIED = "not tried"  # begins the reason of a layer that the search did not reach
 POSITIONS = "fixed channel positions"  # the reason of a freeze that an attribute may lift
 
@@ -153,5 +157,14 @@ def _stops(network: nn.Module, x: Inputs) -> str | None:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever the network's code raises
-        return one_line(error)
+        return one_line(error) + _where(error)
     return None
+
+
+def _where(error: Exception) -> str:
+    """The network's line that failed, in the words of the coupling's reasons."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if not any(map(file.is_relative_to, LIBRARIES)) or file.is_relative_to(NETWORKS):
+            return f" at {file.name}:{frame.lineno} `{frame.line}`"
+    return ""

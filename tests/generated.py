@@ -77,11 +77,15 @@ def build(steps, seed):
 
 @dataclass(frozen=True)
 class Node:
-    """What the forward pass does with one piece: `reads` are positions among the nodes, of which 0 is the input."""
+    """What the forward pass does with one piece: `reads` are positions among the nodes, of which 0 is the input.
+
+    `shift` and `scale` keep its values of order one.
+    """
 
     kind: str
     reads: tuple[int, ...]
     activation: Callable[[Tensor], Tensor]
+    shift: float
     scale: float
     pooled: Callable[[Tensor], Tensor]
 
@@ -106,18 +110,19 @@ class Generated(nn.Module):
     def _grow(self, values, step, piece):
         """Add a node, unless the piece does not work there or makes something unwieldy."""
         enliven(piece.double().eval())
-        node = Node(step.kind, _reads(step, len(values)), ACTIVATIONS[step.activation], 1.0, HEADS[step.head])
+        node = Node(step.kind, _reads(step, len(values)), ACTIVATIONS[step.activation], 0.0, 1.0, HEADS[step.head])
         try:
             with torch.no_grad():
                 y = _value(node, piece, values)
         except (RuntimeError, ValueError, IndexError):  # fewer channels or positions than the piece names
             return
-        deviation = float(y.std()) if y.numel() > 1 else 0.0
-        if y.dim() in {3, 4} and y[0].numel() <= LARGEST and deviation > 1e-6:
-            scale = 1.0 if 0.3 < deviation < 3 else 1 / deviation
+        mean, deviation = float(y.mean()), float(y.std()) if y.numel() > 1 else 0.0
+        if y.dim() in {3, 4} and y[0].numel() <= LARGEST and deviation > 1e-4 * max(1.0, abs(mean)):
+            if not 0.3 < deviation < 3 or abs(mean) > 3:
+                node = replace(node, shift=mean, scale=1 / deviation)
             self.pieces.append(piece)
-            self._nodes.append(replace(node, scale=scale))
-            values.append(y * scale)
+            self._nodes.append(node)
+            values.append((y - node.shift) * node.scale)
 
     @property
     def kinds(self):
@@ -134,7 +139,7 @@ class Generated(nn.Module):
 
 def _value(node, piece, values):
     y = node.activation(piece(*_given(node.kind, [values[i] for i in node.reads])))
-    return y if node.scale == 1.0 else y * node.scale
+    return y if node.scale == 1.0 else (y - node.shift) * node.scale
 
 
 def _reads(step, count):

@@ -6,7 +6,7 @@ from torch import nn
 
 from architectures import ARCHITECTURES, coupled, random_masks
 from cases import CASES
-from infprune.cost import Cost, count, latency_ms, macs_by_layer
+from infprune.cost import Cost, count, freed_by_layer, latency_ms, macs_by_layer
 from infprune.coupling.couple import couple
 from infprune.surgery import cut
 
@@ -79,6 +79,15 @@ def test_macs_by_layer():
         "6": 25 * 6 * 5 + 5 * 4,
         "10": 5 * 4,
     }
+
+
+@pytest.mark.parametrize("name", [*CASES, *ARCHITECTURES])
+def test_what_a_layer_frees_is_the_cost_of_the_network_less_that_without_the_layer(name):
+    _, _, coupling = coupled(name)
+    dense = count(coupling)
+    for layer, freed in freed_by_layer(coupling).items():
+        left = count(coupling, {layer: 0})
+        assert freed == Cost(dense.params - left.params, dense.macs - left.macs, dense.bytes - left.bytes)
 
 
 class Watched(nn.Module):

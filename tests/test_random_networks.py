@@ -65,7 +65,7 @@ def check(steps, seed):
         assert proof.max_relative_error <= EXACT, proof
         seen["visible"] += attempt == 0 and difference(module, small, [example])[0] > 1e-3
         seen["masked by hooks"] += attempt == 0 and agrees_with_hooks(module, coupling, masks, small, example)
-        assert_counted(coupling, masks, small, example if attempt == 0 and seed % 8 == 3 else None)
+        assert_counted(coupling, masks, small, example if attempt == 0 and seed % 4 == 3 else None)
     after = module.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], t) for name, t in before.items())
@@ -126,12 +126,13 @@ def test_many_generated_networks(shard):
     hold(200, shard)
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(networks(), st.integers(0, 9))
 def test_a_network_is_what_its_description_says(network, other):
     first, example = build(*network)
     torch.manual_seed(other)
     second, same = build(*network)
     assert torch.equal(example, same)
-    assert torch.equal(first(example), second(example))
-    assert 0.01 < float(first(example).abs().max()) < 100
+    with torch.no_grad():
+        assert torch.equal(first(example), second(example))
+        assert 0.05 < float(first(example).abs().max()) < 20

@@ -43,17 +43,17 @@ def flat(s, x):
 
 
 def test_a_code_that_computes_its_widths_is_left_free():
-    network = net(lambda s, x: x.reshape(-1, x.shape[-1]).reshape(x.shape))
+    network = net(lambda _, x: x.reshape(-1, x.shape[-1]).reshape(x.shape))
     assert reasons(settle(network, batch(*TOKENS))) == {"a": None}
 
 
 @pytest.mark.parametrize(
     "code",
     [
-        lambda s, x: x.reshape(-1, 6).reshape(3, -1, 6),
-        lambda s, x: x.view(3, 3, 6),
-        lambda s, x: x.expand(3, 3, 6),
-        lambda s, x: x.unflatten(-1, (2, 3)).flatten(2),
+        lambda _, x: x.reshape(-1, 6).reshape(3, -1, 6),
+        lambda _, x: x.view(3, 3, 6),
+        lambda _, x: x.expand(3, 3, 6),
+        lambda _, x: x.unflatten(-1, (2, 3)).flatten(2),
     ],
 )
 def test_a_literal_width_is_frozen_with_the_error(code):
@@ -67,8 +67,8 @@ def test_a_literal_width_is_frozen_with_the_error(code):
 @pytest.mark.parametrize(
     "code",
     [
-        lambda s, x: x / x.shape[-1] ** 0.5,
-        lambda s, x: torch.cat([x[..., 4:], x[..., 2:4], x[..., :2]], -1),
+        lambda _, x: x / x.shape[-1] ** 0.5,
+        lambda _, x: torch.cat([x[..., 4:], x[..., 2:4], x[..., :2]], -1),
     ],
 )
 def test_what_depends_on_the_width_but_never_stops_is_frozen_with_the_difference(code):
@@ -161,7 +161,7 @@ def test_of_two_equal_attributes_none_is_guessed():
 
 
 def test_attributes_stay_where_the_code_does_without_them():
-    network = blocks(Block(lambda s, x: x.view(x.shape), width=6))
+    network = blocks(Block(lambda _, x: x.view(x.shape), width=6))
     network[0].width = 6
     coupling = settle(network, batch(*TOKENS))
     assert reasons(coupling)["0.up"] is None
@@ -194,12 +194,12 @@ def test_code_that_needs_values_is_tried_on_values():
 
 
 def test_without_time_nothing_is_tried_and_the_reason_says_so():
-    network = blocks(Block(lambda s, x: x.view(3, 3, 6)), Block(lambda s, x: x, width=4))
+    network = blocks(Block(lambda _, x: x.view(3, 3, 6)), Block(lambda _, x: x, width=4))
     coupling = settle(network, batch(*TOKENS), seconds=0.0)
     assert reasons(coupling)["0.up"] == "not tried for lack of time"
     assert not coupling.prunable
     assert settle(network, batch(*TOKENS)).prunable[0].name == "1.up"
-    whole = blocks(Block(lambda s, x: x))
+    whole = blocks(Block(lambda _, x: x))
     assert settle(whole, batch(*TOKENS), seconds=0.0).prunable  # one trial of all layers is not a search
 
 
@@ -209,7 +209,7 @@ def refusing(count):
     class Refusing(nn.Module):
         def __init__(self):
             super().__init__()
-            self.blocks = nn.ModuleList(Block(lambda s, x: x) for _ in range(4))
+            self.blocks = nn.ModuleList(Block(lambda _, x: x) for _ in range(4))
             self.head = nn.Linear(5, 2)
 
         def forward(self, x):
@@ -228,7 +228,7 @@ def test_what_fails_only_together_is_found(count, failing):
     network = refusing(count)
     coupling = settle(network, batch(*TOKENS))
     found = {name: reason for name, reason in reasons(coupling).items() if reason and name.endswith("up")}
-    assert found == {name: FAILS + "ValueError: too many" for name in found}
+    assert all(reason.startswith(FAILS + "ValueError: too many") for reason in found.values())
     assert len(found) == failing
     if coupling.prunable:
         proved(network, *TOKENS, coupling=coupling)
@@ -248,7 +248,7 @@ def test_blame_names_the_first_layer_that_breaks_what_is_left():
 
 
 def test_the_dense_network_is_untouched():
-    network = blocks(Block(flat), Block(lambda s, x: x.view(3, 3, 6)), nn.Dropout(), Block(scaled))
+    network = blocks(Block(flat), Block(lambda _, x: x.view(3, 3, 6)), nn.Dropout(), Block(scaled))
     network[0].width = network[3].width = 6
     network.train()
     network[1].eval()

@@ -39,7 +39,7 @@ def doctor(
 ) -> None:
     r"""Show what can be cut in a network, what cannot, and why. Needs no weights, and no data if model.inputs is set.
 
-    The bounds are checked between operations: one long operation inside torch ends first.
+    Time and memory are looked at when torch is called: what a network does for long between two calls is not stopped.
 
     Example: [bold]infprune doctor model.name=torchvision:resnet50 model.inputs='[{shape: \[3, 224, 224]}]'[/bold]
     """

@@ -7,12 +7,14 @@ from infprune.coupling.graph import argument
 from infprune.coupling.groups import Computation, Role
 from infprune.coupling.propagation import Propagation
 
+COMPUTED = "a weight that the code computes in"
+
 
 def linear(state: Propagation, node: Node) -> Tensor:
     """y[..., o] = sum_i W[o, i] x[..., i] + b[o]."""
     weight = state.tensor_name(node.args[1])
     if weight is None:
-        return state.unknown(node)  # type: ignore[no-any-return]
+        return state.unknown(node, COMPUTED)  # type: ignore[no-any-return]
     x, shape = state.value(node.args[0]), node.meta["val"].shape
     rows, columns = node.args[1].meta["val"].shape  # type: ignore[union-attr]
     inputs = state.channels(x, x.dim() - 1, node)
@@ -26,7 +28,7 @@ def conv(state: Propagation, node: Node) -> Tensor:
     """Convolution, weight (O, I/G, *kernel): G = 1, depthwise (G = I), or grouped."""
     weight = state.tensor_name(node.args[1])
     if weight is None:
-        return state.unknown(node)  # type: ignore[no-any-return]
+        return state.unknown(node, COMPUTED)  # type: ignore[no-any-return]
     x, shape = state.value(node.args[0]), node.meta["val"].shape
     size = node.args[1].meta["val"].shape  # type: ignore[union-attr]
     groups = int(argument(node, "groups"))
@@ -44,7 +46,7 @@ def conv_transpose(state: Propagation, node: Node) -> Tensor:
     """Transposed convolution, weight (I, O/G, *kernel)."""
     weight = state.tensor_name(node.args[1])
     if weight is None:
-        return state.unknown(node)  # type: ignore[no-any-return]
+        return state.unknown(node, COMPUTED)  # type: ignore[no-any-return]
     x, shape = state.value(node.args[0]), node.meta["val"].shape
     size = node.args[1].meta["val"].shape  # type: ignore[union-attr]
     groups = int(argument(node, "groups"))
@@ -64,7 +66,7 @@ def embedding(state: Propagation, node: Node) -> Tensor:
     """Rows of a table: y[..., o] = W[token, o]."""
     weight = state.tensor_name(node.args[0])
     if weight is None:
-        return state.unknown(node)  # type: ignore[no-any-return]
+        return state.unknown(node, COMPUTED)  # type: ignore[no-any-return]
     shape = node.meta["val"].shape
     return state.dim(weight, 1, shape[-1], Role.PRODUCER).expand(shape)
 

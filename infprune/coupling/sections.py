@@ -38,6 +38,7 @@ def split(state: Propagation, node: Node) -> Any:
     parts = list(verbatim(state, node))
     if not state.varies(labels, dim):
         return parts
+    state.width(node, labels.shape[dim], labels, dim % labels.dim())  # code may hold the whole and divide it
     follow = [state.width(node, p.shape[dim], p, dim % p.dim()) for p in parts if state.varies(p, dim)]
     if len({p.shape for p in parts}) == 1:
         state.tie(labels, dim % labels.dim(), [len(parts), parts[0].shape[dim]], node)

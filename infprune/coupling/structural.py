@@ -1,5 +1,6 @@
 """Operations that move values without changing them: executed verbatim on the labels."""
 
+import math
 from typing import Any
 
 import torch
@@ -51,13 +52,25 @@ def regrouped(state: Propagation, node: Node) -> Tensor:
             if heads is not None:
                 rows = labels.reshape(*labels.shape[:dim], *factors, *labels.shape[dim + 1 :])
                 state.follow(heads[0], state.channels(rows, dim + heads[1], node))
+        _note_products(state, node, labels, dim, factors)
     result = state.labels.find(labels).reshape(shape)
     asked = argument(node, "size") or argument(node, "shape")
+    if asked is None and argument(node, "other") is not None:  # view_as(x, other)
+        return result
     if asked is None:  # unflatten(x, dim, sizes)
         at = int(argument(node, "dim")) % labels.dim()
         asked = [*(-1,) * at, *argument(node, "sizes"), *(-1,) * (labels.dim() - at - 1)]
     _note_widths(state, node, asked, result)
     return result
+
+
+def _note_products(state: Propagation, node: Node, labels: Tensor, dim: int, factors: list[int]) -> None:
+    """Code may hold the product of the last factors, e.g. all heads of one of query, key and value."""
+    for first in range(1, len(factors) - 1):
+        width = math.prod(factors[first:])
+        part = labels.narrow(dim, 0, width)
+        if state.varies(part, dim):
+            state.width(node, width, part, dim)
 
 
 def _note_widths(state: Propagation, node: Node, sizes: Any, labels: Tensor) -> None:
@@ -115,6 +128,15 @@ def channel_shuffle(state: Propagation, node: Node) -> Tensor:
     shape = labels.shape
     grid = labels.reshape(shape[0], groups, -1, *shape[2:])
     return grid.transpose(1, 2).reshape(shape)
+
+
+def repeat(state: Propagation, node: Node) -> Any:
+    """Copies side by side: fine along dimensions on which the channel does not depend."""
+    labels, times = state.value(node.args[0]), argument(node, "repeats")
+    new = len(times) - labels.dim()
+    if any(n > 1 and state.varies(labels, d) for d, n in enumerate(times[new:])):
+        state.freeze(labels, f"repeated over channels in {source(node)}")
+    return verbatim(state, node)
 
 
 def roll(state: Propagation, node: Node) -> Any:

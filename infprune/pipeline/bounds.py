@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from infprune.errors import Stopped
@@ -15,10 +16,11 @@ EVERY = 0.01  # seconds between two looks at the memory
 
 
 class Bounds(TorchFunctionMode):
-    """Raises `Stopped`, once, from a call of torch in a `with` block that has taken more.
+    """Raises `Stopped`, once, from the next torch function of a tensor when a `with` block has taken more.
 
-    Every call of torch is such a point, those of a network that is being exported too. An exception from a signal or
-    another thread could hit torch's own code anywhere: it made later exports crash.
+    The functions of a network that is being exported count too. An exception from a signal or another thread would hit
+    torch's own code anywhere: one did, and a later export crashed the process. Functions of no tensor are let through:
+    some give a global state back.
 
     `over` says what was used up, or None. `peak` is the most memory seen, in bytes; see `resident`.
 
@@ -33,6 +35,7 @@ class Bounds(TorchFunctionMode):
         self.over: str | None = None
         self.peak = resident()
         self._start = self._looked = time.monotonic()
+        self._raised = False
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
@@ -42,11 +45,12 @@ class Bounds(TorchFunctionMode):
             held = resident()
             self.peak = max(self.peak, held)
             if held > self.memory:
-                self.over = f"{held / GIB:.1f} GiB of memory are in use, {self.memory / GIB:.1f} are allowed"
+                self.over = f"{held / GIB:.2f} GiB of memory are in use, {self.memory / GIB:.2f} are allowed"
             if now > self._start + self.seconds:
                 self.over = f"{self.seconds:g} s are over"
-            if self.over is not None:
-                raise Stopped
+        if self.over is not None and not self._raised and args and isinstance(args[0], Tensor):
+            self._raised = True
+            raise Stopped
         return function(*args, **(kwargs or {}))
 
 

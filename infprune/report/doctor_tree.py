@@ -34,6 +34,8 @@ def show_doctor(result: DoctorResult, console: Console, *, verbose: bool = False
 
 def _summary(result: DoctorResult) -> str:
     able, total, macs, params = result.prunable, result.total, result.macs, result.params
+    if able.layers == 0 and result.untried:
+        return f"Nothing is known to be prunable: {result.untried} of {total.layers} layers were not tried"
     if able.layers == 0:
         return f"Nothing is prunable: {total.layers} layers, all frozen"
     inexact = sum(row.inexact is not None and row.frozen is None for row in result.layers)

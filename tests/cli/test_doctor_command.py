@@ -12,16 +12,19 @@ def test_the_tree_of_a_network_of_ones_own(infprune, tmp_path):
     outcome = infprune("doctor", *LITERAL)
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
-    assert lines[0] == "2 of 5 layers prunable, 13 of 39 channels; 73.8% of the MACs and 58.0% of the parameters in reach"
+    reach = "76.1% of the MACs and 57.6% of the parameters in reach"
+    assert lines[0] == f"2 of 5 layers prunable, 13 of 39 channels; {reach}"
     assert lines[1] == "patients:literal on float32 (N, 3, 6, 6), random weights: 571 parameters, 14,376 MACs"
     for line in (
-        "├── stem              8 channels,  72.1% of MACs,  54.6% of parameters",
+        "├── stem            8 channels,  72.1% of MACs,  54.6% of parameters",
         "│   └── stem → norm → right",
-        "│   ├── frozen: the cut network fails: RuntimeError: shape '[-1, 12]' is invalid for input of size 16",
         "    ├── frozen: it is an output of the network",
     ):
         assert line in lines, outcome.out
     assert "`extra = x[:, :4].sum((1, 2, 3))`" in outcome.out
+    assert (
+        "fails: RuntimeError: shape '[-1, 12]' is invalid for input of size 16 at patients.py:22 `return" in outcome.out
+    )
     assert lines[-1].startswith("Took ")
     assert list(tmp_path.iterdir()) == []
 
@@ -94,7 +97,7 @@ def test_stopping_early_is_told(infprune, monkeypatch):
     monkeypatch.setattr("infprune.pipeline.doctor.SEARCH", 0)
     outcome = infprune("doctor", "--seconds", 200, *LITERAL)
     assert outcome.code == 0
-    assert outcome.out.startswith("Nothing is prunable: 5 layers, all frozen\n")
+    assert outcome.out.startswith("Nothing is known to be prunable: 3 of 5 layers were not tried\n")
     assert "Stopped early, 0 of 200 s are over: more may be prunable than shown; layers not tried: 3." in outcome.out
 
 
@@ -108,7 +111,7 @@ CASES = {
     "control flow": ([f"{FACTORY}data_dependent", *WORDS], 3, "cannot trace DataDependent"),
     "no end": ([f"{FACTORY}endless", *WORDS, "--seconds", "1"], 3, "1 s are over; allow more with --seconds"),
     "no time": ([*LITERAL, "--seconds", "0"], 3, "0 s are over; allow more with --seconds"),
-    "no memory": ([*LITERAL, "--memory", "0.01"], 3, "0.0 are allowed; allow more with --seconds or --memory"),
+    "no memory": ([*LITERAL, "--memory", "0.01"], 3, "0.01 are allowed; allow more with --seconds or --memory"),
     "missing weights": ([*LITERAL, "model.checkpoint=nope.safetensors"], 6, "nope.safetensors"),
     "missing file": (["nope.safetensors"], 6, "nope.safetensors: no such file"),
     "no equals sign": ([*LITERAL, "fast"], 2, "expected key=value"),
@@ -135,5 +138,6 @@ def test_negative_time_is_refused(infprune):
 
 def test_help_gives_an_example_of_doctor(infprune):
     outcome = infprune("doctor", "--help")
+    example = "infprune doctor model.name=torchvision:resnet50 model.inputs='[{shape: [3, 224, 224]}]'"
     assert outcome.code == 0
-    assert "Example: infprune doctor model.name=torchvision:resnet50 model.inputs='[{shape: [3, 224, 224]}]'" in outcome.out
+    assert f"Example: {example}" in outcome.out

@@ -138,12 +138,12 @@ def test_dtype_and_mode_are_kept(dtype):
 
 
 FLAGS = {
-    "everything learns": (lambda name: True, {}),
-    "nothing learns": (lambda name: False, {}),
+    "everything learns": (lambda _: True, {}),
+    "nothing learns": (lambda _: False, {}),
     "only the output": (lambda name: "out_proj" in name, {}),
     "only the weights": (lambda name: "weight" in name, {}),
     "only the biases": (lambda name: "bias" in name, {}),
-    "nothing, other keys": (lambda name: False, {"kdim": 7}),
+    "nothing, other keys": (lambda _: False, {"kdim": 7}),
     "only the keys": (lambda name: name == "k_proj_weight", {"kdim": 7}),
     "only the biases, other keys": (lambda name: "bias" in name, {"kdim": 7}),
 }
