@@ -39,7 +39,7 @@ def count(coupling: Coupling, kept: Mapping[str, int] | None = None) -> Cost:
     numel = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
     return Cost(
         params=sum(n for name, n in numel.items() if coupling.tensors[name].parameter),
-        macs=sum(call.positions * numel[call.weight] for call in coupling.computations),
+        macs=coupling.fixed_macs + sum(call.positions * numel[call.weight] for call in coupling.computations),
         bytes=sum(n * coupling.tensors[name].itemsize for name, n in numel.items()),
     )
 

@@ -5,10 +5,7 @@ Either takes any number of samples and returns the logits.
 
 import inspect
 import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -22,6 +19,7 @@ from infprune.errors import ArchitectureError, ConfigError, InputError, QualityE
 from infprune.forward import Inputs
 from infprune.imports import one_line
 from infprune.modes import evaluating
+from infprune.progress import quiet
 
 ONNX_LIMIT = 2**31 - 2**20  # protobuf's 2 GiB, less the graph
 
@@ -68,7 +66,7 @@ def encoded(module: nn.Module, example: Inputs, format_: Format) -> bytes:
     Raises:
         ArchitectureError: it cannot be traced, works for one batch size only, or does not fit the format.
     """
-    with evaluating(module), _quiet():
+    with evaluating(module), quiet():
         try:
             return format_.encode(_traced(module, example))
         except (ArchitectureError, torch.OutOfMemoryError):
@@ -87,7 +85,7 @@ def checked(data: bytes, format_: Format, module: nn.Module, inputs: Sequence[In
         QualityError: it cannot be run, or the error exceeds the tolerance.
         InputError: the network itself returns NaN or infinity.
     """
-    with evaluating(module), _quiet():
+    with evaluating(module), quiet():
         truths = [forward.logits(module, x) for x in inputs]
         if not all(bool(torch.isfinite(truth).all()) for truth in truths):
             raise InputError("the network's outputs on random inputs are not finite; check its weights")
@@ -204,19 +202,6 @@ def _reopen_onnx(data: bytes) -> Callable[..., Any]:
         return torch.from_numpy(session.run(None, dict(zip(names, (t.numpy() for t in x), strict=True)))[0])
 
     return call
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporters tell about their own insides; what fails raises all the same."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 FORMATS: dict[str, Format] = {

@@ -1,7 +1,10 @@
 """How long work tells how far it is. Stages call it; only the command line knows what it looks like."""
 
+import io
+import logging
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -39,3 +42,16 @@ class Silent:
 
     def advance(self, note: str = "") -> None:
         """Go one step."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the exporters tell about their own insides; what fails raises all the same."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -214,9 +214,8 @@ def _plan(layers: Sequence[ChannelLayer], orders: Mapping[str, Tensor], gone: Se
 
 
 def _producers(layer: ChannelLayer) -> set[str]:
-    """Names of the modules, and of the parameters, that make the channels of a layer."""
-    names = [s.tensor for s in layer.having(Role.PRODUCER)]
-    return {*names, *(name.rpartition(".")[0] for name in names)}
+    """Names of the modules, or of the parameters of no module, that make the channels of a layer."""
+    return {s.tensor.removesuffix(".weight").removesuffix(".bias") for s in layer.having(Role.PRODUCER)}
 
 
 def _infeasible(asked: str, plan: PruningPlan, reachable: str, limits: Limits) -> BudgetError:

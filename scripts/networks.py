@@ -130,8 +130,8 @@ def main(names: list[str]) -> None:
         note = (
             "Random weights, batch 2, the network's own input size; one process for each, CPU seconds, "
             f"{torch.get_num_threads()} threads, torch {torch.__version__.partition('+')[0]}. Graph: export, coupling "
-            "and trial cuts. Inexact: channels over which a norm's statistics run, so that the proof compares with that "
-            "norm over the channels that stay. Peak: resident memory of the process, weights included."
+            "and trial cuts. Inexact: channels over which a norm's statistics run, so that the proof compares with "
+            "that norm over the channels that stay. Peak: resident memory of the process, weights included."
         )
         text = [
             "# Networks: half of the prunable channels cut at random, and the proof",

@@ -149,9 +149,11 @@ def _reads(step, count):
 
 
 def enliven(piece):
-    """Biases, norms and running statistics away from 0 and 1."""
+    """Weights that keep the signal's size and make attention choose; biases, norms and statistics away from 0 and 1."""
     for name, parameter in piece.named_parameters():
-        if "bias" in name.rpartition(".")[2]:
+        if name.endswith("weight") and parameter.dim() > 1:
+            nn.init.kaiming_normal_(parameter)
+        elif "bias" in name.rpartition(".")[2]:
             nn.init.normal_(parameter, 0.0, 0.3)
     for module in piece.modules():
         if isinstance(getattr(module, "running_var", None), Tensor):

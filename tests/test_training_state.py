@@ -73,7 +73,6 @@ MODULES = {
     "rms norm": lambda w: tokens(w, nn.RMSNorm(w)),
     "embedding": words,
 }
-STALE = {"instance norm without tensors"}
 
 
 def said(module):
@@ -82,15 +81,7 @@ def said(module):
     return type(module), module.extra_repr(), own, getattr(module, "_reversed_padding_repeated_twice", None)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(k, marks=pytest.mark.xfail(reason="num_features has no tensor to be read from"))
-        if k in STALE
-        else k
-        for k in MODULES
-    ],
-)
+@pytest.mark.parametrize("kind", MODULES)
 def test_cut_modules_say_what_modules_of_that_width_say(kind):
     wide, narrow = (MODULES[kind](width).eval() for width in (8, 4))
     shape = {"Conv1d": (3, 4), "Conv3d": (3, 4, 4, 4)}.get(type(next(wide.children())).__name__, (3, 4, 4))

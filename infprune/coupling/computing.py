@@ -1,5 +1,6 @@
 """Operations with weights that combine channels: one small rule each."""
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -14,7 +15,7 @@ def linear(state: Propagation, node: Node) -> Tensor:
     """y[..., o] = sum_i W[o, i] x[..., i] + b[o]."""
     weight = state.tensor_name(node.args[1])
     if weight is None:
-        return state.unknown(node, COMPUTED)  # type: ignore[no-any-return]
+        return _computed(state, node)
     x, shape = state.value(node.args[0]), node.meta["val"].shape
     rows, columns = node.args[1].meta["val"].shape  # type: ignore[union-attr]
     inputs = state.channels(x, x.dim() - 1, node)
@@ -28,7 +29,7 @@ def conv(state: Propagation, node: Node) -> Tensor:
     """Convolution, weight (O, I/G, *kernel): G = 1, depthwise (G = I), or grouped."""
     weight = state.tensor_name(node.args[1])
     if weight is None:
-        return state.unknown(node, COMPUTED)  # type: ignore[no-any-return]
+        return _computed(state, node)
     x, shape = state.value(node.args[0]), node.meta["val"].shape
     size = node.args[1].meta["val"].shape  # type: ignore[union-attr]
     groups = int(argument(node, "groups"))
@@ -46,7 +47,7 @@ def conv_transpose(state: Propagation, node: Node) -> Tensor:
     """Transposed convolution, weight (I, O/G, *kernel)."""
     weight = state.tensor_name(node.args[1])
     if weight is None:
-        return state.unknown(node, COMPUTED)  # type: ignore[no-any-return]
+        return _computed(state, node)
     x, shape = state.value(node.args[0]), node.meta["val"].shape
     size = node.args[1].meta["val"].shape  # type: ignore[union-attr]
     groups = int(argument(node, "groups"))
@@ -60,6 +61,16 @@ def conv_transpose(state: Propagation, node: Node) -> Tensor:
         outputs = state.dim(weight, 1, size[1], Role.PRODUCER).repeat(groups)
     _record(state, node, weight, outputs, positions=x.shape[2:].numel(), groups=groups, transposed=True)
     return _over_space(outputs, shape)
+
+
+def _computed(state: Propagation, node: Node) -> Tensor:
+    """A weight that the code computes has no tensor to cut; its cost is there all the same."""
+    result = node.meta["val"].shape
+    weight: torch.Size = node.args[1].meta["val"].shape  # type: ignore[union-attr]
+    over = node.args[0].meta["val"].shape if "transpose" in str(node.target) else result  # type: ignore[union-attr]
+    positions = over.numel() // (over[0] * over[-1 if node.target is torch.ops.aten.linear.default else 1])
+    state.fixed_macs += positions * weight.numel()
+    return state.unknown(node, COMPUTED)  # type: ignore[no-any-return]
 
 
 def embedding(state: Propagation, node: Node) -> Tensor:

@@ -54,6 +54,7 @@ def couple(module: nn.Module, example: Inputs, graph: Graph | None = None, optio
         norms=frozenset(state.norms),
         candidates=_candidates(state, names),
         scaled=frozenset(state.scaled),
+        fixed_macs=state.fixed_macs,
     )
 
 

@@ -13,6 +13,7 @@ from infprune import forward
 from infprune.errors import ArchitectureError
 from infprune.forward import Inputs
 from infprune.modes import evaluating
+from infprune.progress import quiet
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def trace(module: nn.Module, example: Inputs) -> Graph:
         ArchitectureError: the network cannot be exported, with the first line of the reason.
     """
     try:
-        with evaluating(module):
+        with evaluating(module), quiet():
             exported = torch.export.export(module, forward.tensors(example))
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

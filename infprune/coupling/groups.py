@@ -108,7 +108,7 @@ class Coupling:
     `norms`: names of the norm weights whose statistics run over the channels. `candidates`: integer attributes
     (`module@attribute`) that equal a width in a shape that their module's code asks for, with the layers concerned;
     `Options.follow` makes them follow the cut. `scaled`: modules whose attention scales with the width of a head, which
-    is why only whole heads can be removed there.
+    is why only whole heads can be removed there. `fixed_macs`: of weights that the code computes.
     """
 
     layers: tuple[ChannelLayer, ...]
@@ -117,6 +117,7 @@ class Coupling:
     norms: frozenset[str] = frozenset()
     candidates: Mapping[str, frozenset[str]] = field(default_factory=dict)
     scaled: frozenset[str] = frozenset()
+    fixed_macs: int = 0
 
     @property
     def prunable(self) -> tuple[ChannelLayer, ...]:

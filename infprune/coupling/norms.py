@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
-from infprune.coupling.graph import argument, source
+from infprune.coupling.graph import argument, owner, source
 from infprune.coupling.groups import Role
 from infprune.coupling.propagation import Propagation
 
@@ -16,6 +16,10 @@ def batch_norm(state: Propagation, node: Node) -> Tensor:
     channels = state.channels(x, 1, node)
     for argument_ in node.args[1:5]:
         _per_channel(state, node, argument_, channels)
+    if not any(map(state.tensor_name, node.args[1:5])) and state.graph.attributes.get(owner(node), {}).get(
+        "num_features"
+    ) == len(channels):
+        state.follow(f"{owner(node)}@num_features", channels)  # nothing else tells the module
     return x
 
 

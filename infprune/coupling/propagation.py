@@ -43,6 +43,7 @@ class Propagation:
         self.inexact: list[tuple[Tensor, str]] = []
         self.multiplied: list[tuple[Tensor, str]] = []
         self.norms: set[str] = set()
+        self.fixed_macs = 0
         self.scaled: set[str] = set()  # modules whose attention scales with the width of a head
         self.candidates: list[tuple[str, Tensor]] = []
         self._values: dict[Node, Any] = {}

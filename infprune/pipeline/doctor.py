@@ -14,9 +14,17 @@ from infprune.forward import Inputs, tensors
 from infprune.models import SHIPPED
 from infprune.models.attention import explicit
 from infprune.pipeline.bounds import GIB, Bounds, installed
-from infprune.pipeline.export import _describing
 from infprune.pipeline.results import Change, Diagnosis, DoctorResult, Extent, SliceRow
-from infprune.pipeline.session import check_logits, example_inputs, network, open_session, outputs, prepare, spec_of
+from infprune.pipeline.session import (
+    check_logits,
+    describing,
+    example_inputs,
+    network,
+    open_session,
+    outputs,
+    prepare,
+    spec_of,
+)
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
 from infprune.trial import UNTRIED, settle
@@ -68,11 +76,11 @@ def run(path: Path | None, settings: Config, limits: Limits, progress: Progress)
             f"{_name(settings)}: stopped before it was {stage}, {bounds.over}; allow more with --seconds or --memory"
         ) from None
     rows = _rows(coupling, settings)
+    able = [row for row in rows if row.frozen is None]
     untried = sum((row.frozen or "").startswith(UNTRIED) for row in rows)
     late = f"{SEARCH * limits.seconds:g} of {limits.seconds:g} s are over" if untried else None
-    able = [row for row in rows if row.frozen is None]
-    least = {row.name: min(row.channels, settings.prune.round_to) for row in able}
-    dense, smallest = cost.count(coupling), cost.count(coupling, least)
+    dense = cost.count(coupling)
+    least = cost.count(coupling, {row.name: min(row.channels, settings.prune.round_to) for row in able})
     return DoctorResult(
         model=_name(settings),
         source=None if path is None else str(path),
@@ -80,8 +88,8 @@ def run(path: Path | None, settings: Config, limits: Limits, progress: Progress)
         inputs=[spec_of(t).model_dump() for t in tensors(patient.example)],
         prunable=_extent(able),
         total=_extent(rows),
-        params=Change(dense.params, smallest.params),
-        macs=Change(dense.macs, smallest.macs),
+        params=Change(dense.params, least.params),
+        macs=Change(dense.macs, least.macs),
         layers=rows,
         untried=untried,
         stopped=bounds.over or late,
@@ -120,7 +128,7 @@ def _from_file(path: Path, settings: Config) -> Patient:
     device = prepare(settings)
     loaded = artifacts.load(path, factory=settings.model.factory, device=device)
     if settings.model.inputs is None:
-        settings = _describing(settings, loaded.manifest.inputs, path)
+        settings = describing(settings, loaded.manifest.inputs, path)
     return Patient(explicit(loaded.module), example_inputs(settings, SAMPLES, device), str(path))
 
 

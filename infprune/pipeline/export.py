@@ -4,18 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from infprune import export, latency
-from infprune.artifacts import InputSpec, Manifest, load
-from infprune.config import Config, InputConfig
-from infprune.errors import ConfigError, InputError, QualityError
+from infprune.artifacts import Manifest, load
+from infprune.config import Config
+from infprune.errors import ConfigError, QualityError
 from infprune.files import atomic_write
 from infprune.forward import tensors
 from infprune.models.build import build
 from infprune.pipeline.results import Checked, ExportResult, LatencyRow
-from infprune.pipeline.session import example_inputs, open_model, open_session, prepare, spec_of
+from infprune.pipeline.session import describing, example_inputs, open_model, open_session, prepare, spec_of
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, told
 
@@ -86,26 +85,15 @@ def _open_file(path: Path, settings: Config) -> Opened:
     device = prepare(settings)
     loaded = load(path, factory=settings.model.factory)
     folder = path.parent if settings.run.dir is None else Path(settings.run.dir)
-    described = _describing(settings, loaded.manifest.inputs, path)
+    described = describing(settings, loaded.manifest.inputs, path)
     return Opened(loaded.module, folder / path.name.removesuffix(".safetensors"), described, device, loaded.manifest)
 
 
 def _open_configured(settings: Config) -> Opened:
     session = open_session(settings, "export")
     module = open_model(session).cpu()
-    described = _describing(settings, [spec_of(t) for t in tensors(session.example(1))], session.data_name)
+    described = describing(settings, [spec_of(t) for t in tensors(session.example(1))], session.data_name)
     return Opened(module, session.folder / "model", described, session.device)
-
-
-def _describing(settings: Config, specs: list[InputSpec], source: object) -> Config:
-    """The settings with `model.inputs`: their own, else those of the file or data."""
-    if settings.model.inputs is not None:
-        return settings
-    try:
-        inputs = [InputConfig.model_validate(spec.model_dump()) for spec in specs]
-    except ValidationError as error:
-        raise InputError(f"{source}: cannot draw such inputs ({specs}); describe others in model.inputs") from error
-    return settings.model_copy(update={"model": settings.model.model_copy(update={"inputs": inputs})})
 
 
 def _format(asked: str | None, output: str | None) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from infprune import __version__, config
@@ -228,6 +229,17 @@ def example_inputs(settings: config.Config, count: int, device: str | torch.devi
 
     made = tuple(map(random, settings.model.inputs))
     return move(made if len(made) > 1 else made[0], device)
+
+
+def describing(settings: config.Config, specs: list[InputSpec], source: object) -> config.Config:
+    """The settings with `model.inputs`: their own, else those of the file or data."""
+    if settings.model.inputs is not None:
+        return settings
+    try:
+        inputs = [config.InputConfig.model_validate(spec.model_dump()) for spec in specs]
+    except ValidationError as error:
+        raise InputError(f"{source}: cannot draw such inputs ({specs}); describe others in model.inputs") from error
+    return settings.model_copy(update={"model": settings.model.model_copy(update={"inputs": inputs})})
 
 
 def _device(name: str) -> torch.device:

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from infprune.coupling.couple import couple
+from infprune.coupling.groups import Role
 from infprune.proof import prove
 from infprune.surgery import cut, silenced
 from labelled import CONSUMER, PRODUCER, THROUGH, Net, conv, pooled, slices
@@ -53,6 +54,7 @@ PER_CHANNEL = {
     "batch norm without weights": on_maps(nn.BatchNorm2d(6, affine=False)),
     "batch norm without statistics": on_maps(nn.BatchNorm2d(6, track_running_stats=False)),
     "batch norm without anything": on_maps(nn.BatchNorm2d(6, affine=False, track_running_stats=False)),
+    "instance norm without anything": on_maps(nn.InstanceNorm2d(6)),
     "instance norm": on_maps(nn.InstanceNorm2d(6, affine=True)),
     "instance norm with statistics": on_maps(nn.InstanceNorm2d(6, track_running_stats=True)),
     "one channel in each group": on_maps(nn.GroupNorm(6, 6)),
@@ -65,7 +67,9 @@ def coupled_slices(net, index, dtype=THROUGH):
     """What one layer of the one-line nets must hold: convolution, every tensor of the norm that has channels, head."""
     tensors = {**dict(net.norm.named_parameters()), **dict(net.norm.named_buffers())}
     own = {name for name, t in tensors.items() if t.dim() == 1}
+    counted = isinstance(net.norm, nn.modules.batchnorm._NormBase) and not own  # nothing else says how many there are
     return {
+        **({("norm@num_features", 0): (Role.SIZE, index)} if counted else {}),
         **{(f"a.{name}", 0): (PRODUCER, index) for name in ("weight", "bias")},
         **{(f"norm.{name}", 0): (dtype, index) for name in own},
         ("head.weight", 1): (CONSUMER, index),

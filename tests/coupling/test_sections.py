@@ -310,3 +310,22 @@ def test_tables_make_channels():
     }
     small = cut(Words(), coupling, {words.name: torch.arange(4) > 1, inner.name: torch.arange(6) > 0})
     assert (small.table.embedding_dim, small.table.num_embeddings, small.table.padding_idx) == (2, 7, 0)
+
+
+class Language(nn.Module):
+    """A table whose weight also makes the output."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.inner, self.out = nn.Embedding(7, 4), nn.Linear(4, 4), nn.Linear(4, 7, bias=False)
+        self.out.weight = self.table.weight
+
+    def forward(self, x):
+        x = self.table((3 * x).long().abs().clamp(0, 6))
+        return self.out(x + self.inner(x).relu()).mean(1)
+
+
+@pytest.mark.xfail(reason="a dimension that both makes and reads channels counts as making them only")
+def test_a_table_that_is_also_the_last_weight():
+    coupling = proved(Language(), 5)
+    assert [(layer.name, layer.size) for layer in coupling.prunable] == [("table", 4)]

@@ -219,7 +219,7 @@ ENCODERS = {
     "layer, masks": (layer(batch_first=True), {"src_mask": LATER, "src_key_padding_mask": PADDING[:, :L]}),
     "layer, causal": (layer(batch_first=True), {"src_mask": LATER, "is_causal": True}),
     "encoder": (nn.TransformerEncoder(layer(batch_first=True), 2), {}),
-    "encoder, padding": (nn.TransformerEncoder(layer(batch_first=True), 2), {"src_key_padding_mask": PADDING[:, 1:]}),
+    "encoder, padding": (nn.TransformerEncoder(layer(batch_first=True), 2), {"src_key_padding_mask": PADDING[:, :L]}),
     "encoder, mask": (nn.TransformerEncoder(layer(), 2, enable_nested_tensor=False), {"mask": LATER[:N, :N]}),
 }
 
