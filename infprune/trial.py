@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from infprune.progress import Bar, Progress, Silent, told
 from infprune.proof import blame, fault
 from infprune.surgery import Masks, cut
 
-SHARE = 3  # a trial removes every third channel
+SHARE = 3  # a trial removes about every third channel
 SECONDS = 300.0
 ATTEMPTS = 5  # couplings: as is, with attributes, without those that do not help...
 LIBRARIES = (Path(torch.__file__).parent, Path(__file__).parent)  # whose lines say nothing about a network
@@ -43,10 +44,11 @@ def settle(
     """Couple a network and keep as prunable only what its code can live without.
 
     The graph does not tell a width that the code computes from one it reads from an attribute or holds as a literal.
-    So every third channel of all layers is cut and the result compared with the silenced network. Where that fails,
-    the layers at fault are found one by one on shapes alone (meta tensors, no arithmetic); integer attributes of the
-    modules at fault that equal the width follow the cut, where that helps, and heads are cut whole where the same index
-    of every head cannot be; what still fails is frozen.
+    So one channel of every layer, and then about a third of them, a different number in each layer, are cut, and the
+    result is compared with the silenced network. Where that fails, the layers at fault are found one by one on shapes
+    alone (meta tensors, no arithmetic), the others by bisection; integer attributes of the modules at fault that equal
+    the width follow the cut, where that helps, and heads are cut whole where the same index of every head cannot be;
+    what still fails is frozen.
 
     Args:
         module: the network; it is left as it was.
@@ -118,25 +120,38 @@ def _failing(
     progress: Progress,
 ) -> dict[str, str]:
     """Layers without which the trial cut holds, each with what its cut breaks; the suspects (None: all) come first."""
-    masks = {layer.name: _every_third(layer.size) for layer in coupling.prunable if layer.size > 1}
-    if not masks or fault(module, coupling, masks, [example]) is None:
-        return {}
-    tried = {name: mask for name, mask in masks.items() if suspects is None or name in suspects}
-    with progress.bar("trial cuts", len(tried)) as bar:
-        failing = _failing_shapes(module, coupling, tried, example, end, bar)
-    left = {name: mask for name, mask in masks.items() if name not in failing}
-    return failing | blame(module, coupling, left, [example], end)
+    failing: dict[str, str] = {}
+    able = [layer for layer in coupling.prunable if layer.size > 1]
+    for lost in (_one, _about_a_third):
+        masks = {x.name: lost(x.size, i) for i, x in enumerate(able) if x.name not in failing}
+        if not masks or fault(module, coupling, masks, [example]) is None:
+            continue
+        tried = {name: mask for name, mask in masks.items() if suspects is None or name in suspects}
+        with progress.bar("trial cuts", len(tried)) as bar:
+            failing |= _failing_shapes(module, coupling, tried, example, end, bar)
+        left = {name: mask for name, mask in masks.items() if name not in failing}
+        failing |= blame(module, coupling, left, [example], end)
+    return failing
 
 
-def _every_third(size: int) -> Tensor:
-    return torch.arange(size) % SHARE != SHARE - 1 if size >= SHARE else torch.arange(size) < 1
+def _about_a_third(size: int, number: int) -> Tensor:
+    """Keep the rest. Layers of one width lose different numbers, so that what only has to be equally wide shows."""
+    lost = max(1, min(size - 1, size // SHARE + number % SHARE))
+    mask = torch.ones(size, dtype=torch.bool)
+    mask[torch.linspace(0, size - 1, lost + 1)[1:].round().long()] = False
+    return mask
+
+
+def _one(size: int, number: int) -> Tensor:
+    """Keep all but one: no width is then a multiple of what it was, by which code may divide."""
+    return torch.arange(size) != number % size
 
 
 def _failing_shapes(
     module: nn.Module, coupling: Coupling, masks: Masks, example: Inputs, end: float, bar: Bar
 ) -> dict[str, str]:
     """Layers whose cut alone stops the forward pass: on meta tensors, or on real ones if the code needs values."""
-    shell, x = copy.deepcopy(module).to("meta"), forward.move(example, "meta")
+    shell, x = _shell(module), forward.move(example, "meta")
     if _stops(shell, x) is not None:
         shell, x = module, example
     failing = {}
@@ -147,6 +162,13 @@ def _failing_shapes(
         if why is not None:
             failing[name] = why
     return failing
+
+
+def _shell(module: nn.Module) -> nn.Module:
+    """A copy without data, tied tensors tied."""
+    memo: dict[int, Any] = {id(t): t.detach().to("meta") for t in module.buffers()}
+    memo |= {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()}
+    return copy.deepcopy(module, memo)
 
 
 @torch.no_grad()

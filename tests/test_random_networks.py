@@ -23,7 +23,8 @@ EXACT = 1e-9  # float64; the tool's own tolerance is for float32
 FACTS = re.compile(  # a reason names a line of code, or one of these
     r" at \w+\.py:\d+ `.+`"
     r"|it is an output of the network|nothing reads it|its channels are tied together"
-    r"|is used outside a module of its own|is also read element by element|mixes channels and positions"
+    r"|is used outside a module of its own|makes these channels and reads them"
+    r"|is also read element by element|mixes channels and positions"
     r"|reads the network's input in \S+|filters the input in \S+|the cut network fails: .+"
 )
 
@@ -92,8 +93,8 @@ def assert_counted(coupling, masks, small, example):
         assert told.macs == cost.count(couple(small, example)).macs
 
 
-def hold(examples, shard):
-    """The property for many networks, the same in every run. Most of them are cut, and the cut shows."""
+def hold(examples, shard, most):
+    """The property for many networks, the same in every run. Enough of them are cut, and the cut shows."""
     seen = Counter()
 
     @seed(shard)
@@ -105,25 +106,25 @@ def hold(examples, shard):
         report_multiple_bugs=False,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    @given(networks())
+    @given(networks(most=most))
     def holds(network):
         seen.update(check(*network))
 
     holds()
     assert seen["networks"] >= examples
     for what in ("prunable", "visible", "masked by hooks"):
-        assert seen[what] > 0.6 * seen["networks"], seen
+        assert seen[what] > 0.4 * seen["networks"], seen
 
 
 @pytest.mark.parametrize("shard", range(4))
 def test_generated_networks(shard):
-    hold(50, shard)
+    hold(50, shard, most=4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", range(10, 20))
 def test_many_generated_networks(shard):
-    hold(200, shard)
+    hold(200, shard, most=7)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

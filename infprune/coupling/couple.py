@@ -138,8 +138,8 @@ def _layers(state: Propagation, foreign: Collection[str]) -> tuple[tuple[Channel
         name = next(s.tensor for s in slices if s.role is Role.PRODUCER).removesuffix(".weight")
         taken[name] += 1
         name = name if taken[name] == 1 else f"{name}#{taken[name]}"
-        gated = product or any(s.role is Role.CONSUMER and s.tensor in foreign for s in slices)
-        layer = ChannelLayer(name, slices, frozen, norm, multiplied=product, gated=gated)
+        unheard = frozenset(s.tensor for s in slices if s.role is Role.CONSUMER and s.tensor in foreign)
+        layer = ChannelLayer(name, slices, frozen, norm, multiplied=product, foreign=unheard)
         layers.append(replace(layer, frozen=frozen or _obstacle(layer, foreign)))
         names |= dict.fromkeys(roots, name)
     return tuple(layers), names

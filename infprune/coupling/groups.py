@@ -37,8 +37,7 @@ class ChannelLayer:
 
     `frozen` is the reason why none of them may be removed, or None. `inexact` names the norm whose statistics run over
     these channels, so that removing some changes it for the others. `multiplied`: they are summed over in a product of
-    two activations (query times key). `gated`: something reads them that is no module of its own (such a product, or a
-    weight used by a function), so they are measured where they are produced.
+    two activations (query times key). `foreign`: weights that read them without their module being called.
     """
 
     name: str
@@ -46,7 +45,12 @@ class ChannelLayer:
     frozen: str | None = None
     inexact: str | None = None
     multiplied: bool = False
-    gated: bool = False
+    foreign: frozenset[str] = frozenset()
+
+    @property
+    def gated(self) -> bool:
+        """Whether something reads the channels that no hook sees, so that they are measured where they are produced."""
+        return self.multiplied or bool(self.foreign)
 
     @property
     def size(self) -> int:

@@ -16,13 +16,18 @@ def pointwise(state: Propagation, node: Node) -> Tensor:
         labels = state.value(argument)
         if not isinstance(labels, Tensor) or (labels.numel() == 1 and len(shape) > 0):
             continue
-        labels = labels.reshape((1,) * (len(shape) - labels.dim()) + tuple(labels.shape))
-        result = labels if result is None else _merge(state, node, result, labels)
+        result = aligned(labels, len(shape)) if result is None else merged(state, node, result, labels)
     return state.value(node.args[0]) if result is None else result.expand(shape)
 
 
-def _merge(state: Propagation, node: Node, a: Tensor, b: Tensor) -> Tensor:
+def aligned(labels: Tensor, dims: int) -> Tensor:
+    """Broadcasting puts missing dimensions in front."""
+    return labels.reshape((1,) * (dims - labels.dim()) + tuple(labels.shape))
+
+
+def merged(state: Propagation, node: Node, a: Tensor, b: Tensor) -> Tensor:
     """Union two operands. One that is broadcast along the other's channels is read by all of them: it is frozen."""
+    b = aligned(b, a.dim())
     for x, y in ((a, b), (b, a)):
         if any(x.shape[d] == 1 < y.shape[d] and state.varies(y, d) for d in range(x.dim())):
             state.freeze(x, f"broadcast over channels in {source(node)}")

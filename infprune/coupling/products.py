@@ -8,6 +8,7 @@ from torch.fx import Node
 from infprune.coupling.graph import argument, owner, source
 from infprune.coupling.groups import Computation, Role
 from infprune.coupling.labels import FIXED, compact, constant
+from infprune.coupling.pointwise import merged
 from infprune.coupling.propagation import Propagation
 
 BATCH = "abcdefgh"
@@ -46,6 +47,9 @@ def attention(state: Propagation, node: Node) -> Any:
         state.scaled.add(owner(node))
     batch = BATCH[: q.dim() - 2]
     logits = _product(state, node, (q, k), (batch + "ik", batch + "jk"), batch + "ij")
+    mask = argument(node, "attn_mask")
+    if mask is not None:
+        logits = merged(state, node, logits, state.value(mask))
     return _product(state, node, (logits, v), (batch + "ij", batch + "jv"), batch + "iv")
 
 

@@ -85,6 +85,8 @@ class Propagation:
         if key not in self.dims:
             self.dims[key] = self.labels.fresh(size)
             self.roles[key] = role
+        elif {role, self.roles[key]} == {Role.PRODUCER, Role.CONSUMER}:
+            self.labels.freeze(self.dims[key], f"{name} makes these channels and reads them")
         return self.dims[key]
 
     def channels(self, labels: Tensor, dim: int, node: Node) -> Tensor:
@@ -102,8 +104,10 @@ class Propagation:
 
     def tie(self, labels: Tensor, dim: int, factors: Sequence[int], node: Node, keep: int = -1) -> None:
         """Keep a dimension that code splits into `factors` a full grid: only factor `keep` may lose indices."""
-        grid = self.channels(labels, dim, node).reshape(*factors).movedim(keep, -1).flatten(0, -2)
-        self.labels.union(grid[:1].expand_as(grid), grid, source(node))
+        grid = self.channels(labels, dim, node).reshape(*factors)
+        if sum(self.varies(grid, d) for d in range(grid.dim())) > 1:
+            grid = grid.movedim(keep, -1).flatten(0, -2)
+            self.labels.union(grid[:1].expand_as(grid), grid, source(node))
 
     def width(self, node: Node, asked: Any, labels: Tensor, dim: int) -> bool:
         """Note that the code asks for the size of `dim`; whether an attribute of its module of this value follows.

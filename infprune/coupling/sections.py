@@ -56,23 +56,24 @@ def slices(state: Propagation, node: Node) -> Any:
     result: Tensor = verbatim(state, node)
     if result.shape == labels.shape or not state.varies(labels, dim):
         return result
-    size, width, step = labels.shape[dim], result.shape[dim], int(argument(node, "step", 1))
-    follows = state.varies(result, dim) and state.width(node, width, result, dim % labels.dim())
+    at, size, step = dim % labels.dim(), labels.shape[dim], int(argument(node, "step", 1))
     if step == 1 and _equal_parts(node, size):
-        state.tie(labels, dim % labels.dim(), [size // width, width], node)
-    elif not follows:
-        reason = f"fixed channel positions in {source(node)}"
-        first, last = (size, 0) if step != 1 else _counted(node, size)
-        state.freeze(labels.narrow(dim, 0, first), reason)
-        state.freeze(labels.narrow(dim, size - last, last), reason)
+        state.width(node, result.shape[dim], result, at)
+        state.tie(labels, at, [size // result.shape[dim], result.shape[dim]], node)
+        return result
+    front, back = ([], []) if step != 1 else _counted(node, size)
+    parts = [*(labels.narrow(dim, 0, n) for n in front), *(labels.narrow(dim, size - n, n) for n in back)]
+    for part in parts if step == 1 else [labels]:
+        if step != 1 or not (state.varies(part, dim) and state.width(node, part.shape[dim], part, at)):
+            state.freeze(part, f"fixed channel positions in {source(node)}")
     return result
 
 
-def _counted(node: Node, size: int) -> tuple[int, int]:
-    """How many positions the bounds of a section count from the front, and how many from the back."""
+def _counted(node: Node, size: int) -> tuple[list[int], list[int]]:
+    """How many positions each bound of a section counts: those from the front, and those from the back."""
     start, length, end = argument(node, "start", 0) or 0, argument(node, "length"), argument(node, "end")
     bounds = [b for b in (start, end if length is None else start + length) if b is not None and -size < b < size]
-    return max([0, *bounds]), max([0, *(-b for b in bounds)])
+    return [b for b in bounds if b > 0], [-b for b in bounds if b < 0]
 
 
 def _equal_parts(node: Node, size: int) -> bool:

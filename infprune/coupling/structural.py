@@ -1,6 +1,7 @@
 """Operations that move values without changing them: executed verbatim on the labels."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -46,7 +47,9 @@ def regrouped(state: Propagation, node: Node) -> Tensor:
     labels: Tensor = state.value(node.args[0])
     shape = node.meta["val"].shape
     for dim, factors in _splits(labels.shape, shape):
-        if state.varies(labels, dim):
+        if state.varies(labels, dim) and not factors:
+            state.freeze(labels, f"regrouped across channels in {source(node)}")
+        elif state.varies(labels, dim):
             heads = _heads(state, node, factors)
             state.tie(labels, dim, factors, node, -1 if heads is None else heads[1])
             if heads is not None:
@@ -91,7 +94,7 @@ def _heads(state: Propagation, node: Node, factors: list[int]) -> tuple[str, int
 
 
 def _splits(before: torch.Size, after: torch.Size) -> list[tuple[int, list[int]]]:
-    """Dimensions of `before` that a reshape to `after` splits, with their factors larger than one."""
+    """Dimensions of `before` that a reshape to `after` splits, with their factors; none if they cross a boundary."""
     found, i, j = [], 0, 0
     while i < len(before) and j < len(after):
         dims, sizes, have, want = [i], [after[j]], before[i], after[j]
@@ -104,11 +107,26 @@ def _splits(before: torch.Size, after: torch.Size) -> list[tuple[int, list[int]]
                 j += 1
                 sizes.append(after[j])
                 want *= after[j]
-        factors, long = [s for s in sizes if s > 1], [d for d in dims if before[d] > 1]
-        if len(long) == 1 and len(factors) > 1:
-            found.append((long[0], factors))
+        ends = {math.prod(sizes[k:]) for k in range(len(sizes))}  # strides at which the new dimensions meet
+        for at, dim in enumerate(dims):
+            low = math.prod(before[d] for d in dims[at + 1 :])
+            cuts = [low * before[dim], *sorted((e for e in ends if low < e < low * before[dim]), reverse=True), low]
+            if len(cuts) > 2:
+                whole = all(big % small == 0 for big, small in pairwise(cuts))
+                found.append((dim, [big // small for big, small in pairwise(cuts)] if whole else []))
         i, j = i + 1, j + 1
     return found
+
+
+def joined(state: Propagation, node: Node) -> Any:
+    """`cat` and `stack`: along the dimensions that are not joined, the parts must stay alike."""
+    parts, dim = [state.value(n) for n in node.args[0]], int(argument(node, "dim"))  # type: ignore[union-attr]
+    stacked = "stack" in str(node.target)
+    rows = [x if stacked else x.narrow(dim, 0, 1) for x in parts]
+    if any(state.varies(x, d) for x in rows for d in range(x.dim())):
+        for row in rows[1:]:
+            state.labels.union(rows[0], row, f"joined with a constant or an input in {source(node)}")
+    return verbatim(state, node)
 
 
 def pixel_shuffle(state: Propagation, node: Node) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infprune.coupling.groups import ChannelLayer, Role
+from infprune.coupling.groups import ChannelLayer, CoupledSlice, Role
 from infprune.curvature.products import filters
 from infprune.curvature.sweep import LabelSource, Observer
 
@@ -15,19 +15,20 @@ class GateObserver(Observer):
     r"""Collects z[n, c] = sum over consumers and space of a dL_n/da: the gate gradient of one sample.
 
     Comes with an ordinary backward pass: no per-sample backward, no weight gradient. Channels that something else than
-    a module reads (`ChannelLayer.gated`) have their gate where they are produced; in a product of two activations each
-    side gives the same gradient, so it counts half.
+    a module reads (`ChannelLayer.gated`) have their gate where they are produced. In a product of two activations both
+    sides give the same gradient P, so makers count half; what a module reads besides (V) counts half on both its ends:
+    1/2 (2 P + V) + 1/2 V.
     """
 
     def __init__(self, layers: Sequence[ChannelLayer], labels: LabelSource) -> None:
         self.labels = labels
-        self._readers: dict[str, list[tuple[str, Tensor]]] = {}
+        self._readers: dict[str, list[tuple[str, Tensor, float]]] = {}
         self._makers: dict[str, list[tuple[str, Tensor, float]]] = {}
         for layer in layers:
-            for s in () if layer.gated else layer.having(Role.CONSUMER):
-                self._readers.setdefault(s.tensor.rpartition(".")[0], []).append((layer.name, s.index))
+            share = 0.5 if layer.multiplied else 1.0
+            for s in heard(layer):
+                self._readers.setdefault(s.tensor.rpartition(".")[0], []).append((layer.name, s.index, share))
             for s in filters(layer) if layer.gated else ():
-                share = 0.5 if layer.multiplied else 1.0
                 self._makers.setdefault(s.tensor.rpartition(".")[0], []).append((layer.name, s.index, share))
         self.outputs = frozenset(self._makers)
         self._sizes = {layer.name: layer.size for layer in layers}
@@ -40,8 +41,8 @@ class GateObserver(Observer):
             return
         product = _per_channel(module, x * gradient)
         product = product.reshape(len(x), -1, _inputs_per_group(module)).sum(1)
-        for layer, index in self._readers[name]:
-            self._add(layer, product[:, index.to(product.device)].sum(-1))
+        for layer, index, share in self._readers[name]:
+            self._add(layer, share * product[:, index.to(product.device)].sum(-1))
 
     def output_gradient(self, name: str, module: Any, y: Tensor | None, gradient: Tensor) -> None:
         """Add this producer's part of z."""
@@ -66,6 +67,13 @@ class GateObserver(Observer):
     def result(self) -> dict[str, Tensor]:
         """Z per layer, `(N, C)`."""
         return {name: torch.cat(rows) for name, rows in self._rows.items()}
+
+
+def heard(layer: ChannelLayer) -> tuple[CoupledSlice, ...]:
+    """The slices at which a module reads a layer's channels, where these are measured there."""
+    if layer.foreign:
+        return ()
+    return layer.having(Role.CONSUMER)
 
 
 def _per_channel(module: nn.Module, product: Tensor) -> Tensor:

@@ -95,7 +95,8 @@ def _spread(module: Any, x: Tensor) -> Tensor:
 def chunks(module: Any, x: Tensor, limit_bytes: int = 1 << 28) -> list[slice]:
     """Split the samples of `x` so that the columns of one part stay below `limit_bytes`."""
     kernel = 1 if isinstance(module, nn.Linear) else module.weight.shape[2:].numel()
-    per_sample = max(1, x[0].numel() * int(kernel) * x.itemsize)
+    grown = torch.Size(module.stride).numel() if getattr(module, "transposed", False) else 1
+    per_sample = max(1, x[0].numel() * int(kernel) * grown * x.itemsize)
     step = max(1, limit_bytes // per_sample)
     return [slice(i, i + step) for i in range(0, len(x), step)]
 

@@ -30,12 +30,15 @@ class Attention(nn.Module):
         self.query, self.key, self.value = (_linear(w, b) for w, b in zip(weights, biases, strict=True))
         out = source.out_proj
         self.out = _linear(out.weight.detach(), None if out.bias is None else out.bias.detach())
-        for new, old in (
-            *((m, source.in_proj_weight) for m in (self.query, self.key, self.value)),
-            (self.out, out.weight),
-        ):
-            for p in new.parameters():
-                p.requires_grad_(True if old is None else old.requires_grad)
+        self.out.weight.requires_grad_(out.weight.requires_grad)
+        if out.bias is not None:
+            self.out.bias.requires_grad_(out.bias.requires_grad)
+        for letter, module in zip("qkv", (self.query, self.key, self.value), strict=True):
+            packed: Tensor | None = source.in_proj_weight
+            weight = getattr(source, f"{letter}_proj_weight") if packed is None else packed
+            module.weight.requires_grad_(weight.requires_grad)
+            if source.in_proj_bias is not None:
+                module.bias.requires_grad_(source.in_proj_bias.requires_grad)
         self.train(source.training)
 
     def forward(
@@ -90,10 +93,14 @@ def explicit(network: nn.Module) -> nn.Module:
     """
     if _plain(network):
         return Attention(network)  # type: ignore[arg-type]
+    made: dict[nn.Module, Attention] = {}
     for owner in list(network.modules()):
-        for name, child in owner.named_children():
-            if _plain(child):
-                setattr(owner, name, Attention(child))  # type: ignore[arg-type]
+        for name, child in owner._modules.items():  # noqa: SLF001 - named_children leaves out what comes twice
+            if child is not None and _plain(child):
+                made[child] = made.get(child) or Attention(child)  # type: ignore[arg-type]
+                setattr(owner, name, made[child])
+        if isinstance(owner, nn.TransformerEncoder):
+            owner.use_nested_tensor = False  # the packed form, which reads the weights that are gone
     return network
 
 

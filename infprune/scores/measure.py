@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from infprune.coupling.groups import ChannelLayer, CoupledSlice, Role
-from infprune.curvature.gates import GateObserver
+from infprune.curvature.gates import GateObserver, heard
 from infprune.curvature.kronecker import KroneckerObserver
 from infprune.curvature.patches import matrix
 from infprune.curvature.products import MaskGradientObserver, filters
@@ -58,7 +58,7 @@ def collect(
         Need.GATES_DATA: gates[LabelSource.DATA],
         Need.MASK_GRADIENTS: masks,
     }
-    watched = sorted({*readers, *producers})
+    watched = sorted({*readers, *producers, *_modules(s for layer in gated for s in heard(layer))})
     Sweep(module, watched, [chosen[n] for n in sorted(needs)]).run(batches, seed=seed, draws=draws)
     return Statistics(
         kronecker=kronecker.result(draws) if Need.KRONECKER in needs else {},

@@ -23,7 +23,7 @@ def test_the_tree_of_a_network_of_ones_own(infprune, tmp_path):
         assert line in lines, outcome.out
     assert "`extra = x[:, :4].sum((1, 2, 3))`" in outcome.out
     assert (
-        "fails: RuntimeError: shape '[-1, 12]' is invalid for input of size 16 at patients.py:22 `return" in outcome.out
+        "fails: RuntimeError: shape '[-1, 12]' is invalid for input of size 22 at patients.py:22 `return" in outcome.out
     )
     assert lines[-1].startswith("Took ")
     assert list(tmp_path.iterdir()) == []

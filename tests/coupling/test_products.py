@@ -50,10 +50,6 @@ PRODUCTS = {
 }
 
 
-def known(names, missing, reason):
-    return [pytest.param(n, marks=pytest.mark.xfail(reason=reason) if n in missing else ()) for n in names]
-
-
 @pytest.mark.parametrize("kind", PRODUCTS)
 def test_query_and_key_go_together_and_value_alone(kind):
     coupling = proved(attend(PRODUCTS[kind]), 3, 5)
@@ -136,10 +132,9 @@ WHOLE = {
     "bias table": (packed_net(3, biased, **table(3)), 3),
     "bias table in sdpa": (packed_net(3, biased_sdpa, **table(3)), 3),
 }
-MASK = {"bias table in sdpa"}
 
 
-@pytest.mark.parametrize("kind", known(WHOLE, MASK, "the labels of attn_mask are not looked at"))
+@pytest.mark.parametrize("kind", WHOLE)
 def test_whole_heads_go_and_the_attribute_follows(kind):
     net, heads = WHOLE[kind]
     coupling = proved(net, 4, 5, options=HEADS)

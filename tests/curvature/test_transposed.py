@@ -108,7 +108,6 @@ def test_gram_does_not_depend_on_the_chunks(name, monkeypatch):
     assert_close(patches.gram(module, x, ones=True), truth @ truth.mT, **EXACT)
 
 
-@pytest.mark.xfail(reason="chunks count the positions of the input, of which a stride makes more")
 def test_chunks_bound_the_columns():
     module, x = nn.ConvTranspose2d(3, 4, 3, stride=3), torch.randn(50, 3, 6, 5)
     limit = 100_000

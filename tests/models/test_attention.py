@@ -147,18 +147,9 @@ FLAGS = {
     "only the keys": (lambda name: name == "k_proj_weight", {"kdim": 7}),
     "only the biases, other keys": (lambda name: "bias" in name, {"kdim": 7}),
 }
-LOST = set(FLAGS) - {"everything learns", "nothing learns", "only the output"}
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(k, marks=pytest.mark.xfail(reason="requires_grad of biases and of separate weights is lost"))
-        if k in LOST
-        else k
-        for k in FLAGS
-    ],
-)
+@pytest.mark.parametrize("kind", FLAGS)
 def test_what_learns_still_learns_and_nothing_else(kind):
     learns, options = FLAGS[kind]
     source = dense(**options)
@@ -226,15 +217,7 @@ ENCODERS = {
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")  # torch's own encoder
 @pytest.mark.parametrize("grad", [True, False], ids=["plain path", "fast path"])
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(k, marks=pytest.mark.xfail(reason="the encoder's fast path asks for in_proj_weight"))
-        if k == "encoder, padding"
-        else k
-        for k in ENCODERS
-    ],
-)
+@pytest.mark.parametrize("kind", ENCODERS)
 def test_inside_torchs_encoders(kind, grad):
     network, arguments = ENCODERS[kind]
     network = copy.deepcopy(network).requires_grad_(grad)
@@ -294,7 +277,6 @@ def test_those_that_have_no_such_form_are_left_alone():
     assert dict(network.named_modules()) == once
 
 
-@pytest.mark.xfail(reason="a shared module is replaced once for each owner, and once per owner")
 @pytest.mark.parametrize("nested", [True, False])
 def test_a_module_that_stands_in_two_places_stays_one(nested):
     shared = dense(batch_first=True)

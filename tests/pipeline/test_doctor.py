@@ -44,7 +44,7 @@ def test_every_layer_with_its_fate_and_line(literal):
     view = (
         f"at patients.py:{line + 1} `return self.head(self.mid(x).relu().mean((2, 3)).view(-1, 12)) + extra[:, None]`"
     )
-    fails = f"the cut network fails: RuntimeError: shape '[-1, 12]' is invalid for input of size 16 {view}"
+    fails = f"the cut network fails: RuntimeError: shape '[-1, 12]' is invalid for input of size 22 {view}"
     assert [(row.name, row.channels, row.frozen, row.inexact) for row in literal.layers] == [
         ("stem", 8, None, None),
         ("right", 4, cut, None),
