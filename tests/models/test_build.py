@@ -111,3 +111,27 @@ def test_factory_must_return_a_module(module):
 def test_our_own_errors_pass_through(module):
     with pytest.raises(InputError, match=r"^told already$"):
         build(None, f"{module}:ours", {})
+
+
+def test_timm_is_asked_for_untrained_networks(monkeypatch):
+    made = []
+
+    def create_model(name, **args):
+        made.append((name, args))
+        return nn.Identity()
+
+    timm = SimpleNamespace(create_model=create_model, is_model=lambda n: n == "net_a", list_models=lambda: ["net_a"])
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    build("timm:net_a", None, {"num_classes": 3})
+    assert made == [("net_a", {"num_classes": 3})]
+    with pytest.raises(ConfigError, match=r"unknown model.name 'timm:net_b'; did you mean timm:net_a\?"):
+        build("timm:net_b", None, {})
+    with pytest.raises(ConfigError, match="weights are not downloaded"):
+        build("timm:net_a", None, {"pretrained": True})
+    assert len(made) == 1
+
+
+def test_without_timm_one_line_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ConfigError, match="needs the package timm; pip install timm"):
+        build("timm:resnet18", None, {})
