@@ -1,7 +1,9 @@
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from infprune.errors import ArchitectureError, ConfigError, InputError
 from infprune.models import MODELS
