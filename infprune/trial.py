@@ -122,7 +122,7 @@ def _failing(
     """Layers without which the trial cut holds, each with what its cut breaks; the suspects (None: all) come first."""
     failing: dict[str, str] = {}
     able = [layer for layer in coupling.prunable if layer.size > 1]
-    for lost in (_one, _about_a_third):
+    for lost in (_one, _about_a_third, _other_thirds):
         masks = {x.name: lost(x.size, i) for i, x in enumerate(able) if x.name not in failing}
         if not masks or fault(module, coupling, masks, [example]) is None:
             continue
@@ -140,6 +140,11 @@ def _about_a_third(size: int, number: int) -> Tensor:
     mask = torch.ones(size, dtype=torch.bool)
     mask[torch.linspace(0, size - 1, lost + 1)[1:].round().long()] = False
     return mask
+
+
+def _other_thirds(size: int, number: int) -> Tensor:
+    """The same with other numbers: layers that lost as many as each other differ now."""
+    return _about_a_third(size, number // SHARE)
 
 
 def _one(size: int, number: int) -> Tensor:
