@@ -122,7 +122,7 @@ def _failing(
     """Layers without which the trial cut holds, each with what its cut breaks; the suspects (None: all) come first."""
     failing: dict[str, str] = {}
     able = [layer for layer in coupling.prunable if layer.size > 1]
-    for lost in (_one, _about_a_third, _other_thirds):
+    for lost in (_one, _about_a_third):
         masks = {x.name: lost(x.size, i) for i, x in enumerate(able) if x.name not in failing}
         if not masks or fault(module, coupling, masks, [example]) is None:
             continue
@@ -131,7 +131,21 @@ def _failing(
             failing |= _failing_shapes(module, coupling, tried, example, end, bar)
         left = {name: mask for name, mask in masks.items() if name not in failing}
         failing |= blame(module, coupling, left, [example], end)
+    masks = {x.name: _one(x.size, i) for i, x in enumerate(able) if x.name not in failing}
+    if _tied(module, coupling, masks, example):
+        with progress.bar("trial cuts", len(masks)) as bar:
+            failing |= _failing_shapes(module, coupling, masks, example, end, bar)
     return failing
+
+
+def _tied(module: nn.Module, coupling: Coupling, masks: Masks, example: Inputs) -> bool:
+    """Whether some layers only pass because others lose as much: of any two, some trial here cuts only one."""
+    shell, x = _shell_of(module, example)
+    for bit in range(len(masks).bit_length()):
+        some = {name: mask for i, (name, mask) in enumerate(masks.items(), 1) if i >> bit & 1}
+        if _stops(cut(shell, coupling, some), x) is not None:
+            return True
+    return False
 
 
 def _about_a_third(size: int, number: int) -> Tensor:
@@ -140,11 +154,6 @@ def _about_a_third(size: int, number: int) -> Tensor:
     mask = torch.ones(size, dtype=torch.bool)
     mask[torch.linspace(0, size - 1, lost + 1)[1:].round().long()] = False
     return mask
-
-
-def _other_thirds(size: int, number: int) -> Tensor:
-    """The same with other numbers: layers that lost as many as each other differ now."""
-    return _about_a_third(size, number // SHARE)
 
 
 def _one(size: int, number: int) -> Tensor:
@@ -156,9 +165,7 @@ def _failing_shapes(
     module: nn.Module, coupling: Coupling, masks: Masks, example: Inputs, end: float, bar: Bar
 ) -> dict[str, str]:
     """Layers whose cut alone stops the forward pass: on meta tensors, or on real ones if the code needs values."""
-    shell, x = _shell(module), forward.move(example, "meta")
-    if _stops(shell, x) is not None:
-        shell, x = module, example
+    shell, x = _shell_of(module, example)
     failing = {}
     for name, mask in told(masks.items(), bar):
         if time.monotonic() > end:
@@ -167,6 +174,12 @@ def _failing_shapes(
         if why is not None:
             failing[name] = why
     return failing
+
+
+def _shell_of(module: nn.Module, example: Inputs) -> tuple[nn.Module, Inputs]:
+    """The network and its input without data; as they are, if the code needs values."""
+    shell, x = _shell(module), forward.move(example, "meta")
+    return (shell, x) if _stops(shell, x) is None else (module, example)
 
 
 def _shell(module: nn.Module) -> nn.Module:
