@@ -169,7 +169,8 @@ def _failing_shapes(
     failing = {}
     for name, mask in told(masks.items(), bar):
         if time.monotonic() > end:
-            break
+            failing[name] = f"{UNTRIED} for lack of time"
+            continue
         why = _stops(cut(shell, coupling, {name: mask}), x)
         if why is not None:
             failing[name] = why

@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from architectures import random_masks
 from generated import build, networks
 from infprune import cost
 from infprune.coupling.couple import couple
@@ -38,15 +39,8 @@ pytestmark = [
 def random_plan(coupling, seed, share, skip):
     """Masks that keep about `share` of each layer's channels, never none, never all; some layers are left out."""
     generator = torch.Generator().manual_seed(seed)
-    masks = {}
-    for layer in coupling.prunable:
-        mask = torch.rand(layer.size, generator=generator) < share
-        order = torch.randperm(layer.size, generator=generator)
-        mask[order[-1]] = False
-        mask[order[0]] = True
-        if not float(torch.rand(1, generator=generator)) < skip:
-            masks[layer.name] = mask
-    return masks
+    masks = random_masks(coupling, seed, share)
+    return {name: mask for name, mask in masks.items() if float(torch.rand(1, generator=generator)) >= skip}
 
 
 def check(steps, seed):

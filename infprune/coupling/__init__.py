@@ -1,6 +1,6 @@
 """Coupling: which slices live or die together. One rule per operation; what is not here freezes what reaches it."""
 
-from infprune.coupling.computing import conv, conv_transpose, embedding, linear
+from infprune.coupling.computing import conv, embedding, linear
 from infprune.coupling.norms import batch_norm, group_norm, layer_norm, softmax
 from infprune.coupling.products import attention, einsum, matmul
 from infprune.coupling.propagation import Rule
@@ -23,8 +23,7 @@ from infprune.coupling.structural import (
 
 RULES: dict[str, Rule] = {
     "linear": linear,
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), conv),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), conv_transpose),
+    **dict.fromkeys([f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)], conv),
     "embedding": embedding,
     **dict.fromkeys(("matmul", "mm", "bmm"), matmul),
     "einsum": einsum,

@@ -26,41 +26,26 @@ def linear(state: Propagation, node: Node) -> Tensor:
 
 
 def conv(state: Propagation, node: Node) -> Tensor:
-    """Convolution, weight (O, I/G, *kernel): G = 1, depthwise (G = I), or grouped."""
-    weight = state.tensor_name(node.args[1])
+    """Convolution, weight (O, I/G, *kernel), or transposed, weight (I, O/G, *kernel): G = 1, depthwise, or grouped."""
+    weight, transposed = state.tensor_name(node.args[1]), "transpose" in str(node.target)
     if weight is None:
         return _computed(state, node)
     x, shape = state.value(node.args[0]), node.meta["val"].shape
     size = node.args[1].meta["val"].shape  # type: ignore[union-attr]
     groups = int(argument(node, "groups"))
     inputs = state.channels(x, 1, node)
-    if groups > 1 and groups == len(inputs):
+    if groups > 1 and groups == len(inputs) and (size[1] == 1 or not transposed):
         outputs = _depthwise(state, weight, size[0], groups, inputs)
+    elif transposed:
+        columns = _consume(state, weight, 0, size[0], inputs)
+        _grouped(state, weight, columns, groups)
+        outputs = state.dim(weight, 1, size[1], Role.PRODUCER).repeat(groups)
     else:
         _consume(state, weight, 1, size[1], inputs, groups)
         outputs = _grouped(state, weight, state.dim(weight, 0, size[0], Role.PRODUCER), groups)
-    _record(state, node, weight, outputs, positions=shape[2:].numel(), groups=groups)
-    return _over_space(outputs, shape)
-
-
-def conv_transpose(state: Propagation, node: Node) -> Tensor:
-    """Transposed convolution, weight (I, O/G, *kernel)."""
-    weight = state.tensor_name(node.args[1])
-    if weight is None:
-        return _computed(state, node)
-    x, shape = state.value(node.args[0]), node.meta["val"].shape
-    size = node.args[1].meta["val"].shape  # type: ignore[union-attr]
-    groups = int(argument(node, "groups"))
-    inputs = state.channels(x, 1, node)
-    if groups > 1 and size[1] == 1 and groups == len(inputs):
-        outputs = _depthwise(state, weight, size[0], groups, inputs)
-    else:
-        columns = state.dim(weight, 0, size[0], Role.CONSUMER)
-        state.labels.union(columns, inputs, f"reads the network's input in {weight}")
-        _grouped(state, weight, columns, groups)
-        outputs = state.dim(weight, 1, size[1], Role.PRODUCER).repeat(groups)
-    _record(state, node, weight, outputs, positions=x.shape[2:].numel(), groups=groups, transposed=True)
-    return _over_space(outputs, shape)
+    positions = (x if transposed else node.meta["val"]).shape[2:].numel()
+    _record(state, node, weight, outputs, positions, groups, transposed=transposed)
+    return outputs.reshape(1, -1, *(1,) * (len(shape) - 2)).expand(shape)
 
 
 def _computed(state: Propagation, node: Node) -> Tensor:
@@ -82,9 +67,10 @@ def embedding(state: Propagation, node: Node) -> Tensor:
     return state.dim(weight, 1, shape[-1], Role.PRODUCER).expand(shape)
 
 
-def _consume(state: Propagation, weight: str, dim: int, size: int, inputs: Tensor, groups: int = 1) -> None:
+def _consume(state: Propagation, weight: str, dim: int, size: int, inputs: Tensor, groups: int = 1) -> Tensor:
     columns = state.dim(weight, dim, size, Role.CONSUMER)
     state.labels.union(columns.repeat(groups), inputs, f"reads the network's input in {weight}")
+    return columns
 
 
 def _depthwise(state: Propagation, weight: str, size: int, groups: int, inputs: Tensor) -> Tensor:
@@ -100,10 +86,6 @@ def _grouped(state: Propagation, weight: str, labels: Tensor, groups: int) -> Te
         grid = labels.reshape(groups, -1)
         state.labels.union(grid[:1].expand_as(grid), grid, weight)
     return labels
-
-
-def _over_space(outputs: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return outputs.reshape(1, -1, *(1,) * (len(shape) - 2)).expand(shape)
 
 
 def _record(
