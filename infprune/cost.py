@@ -1,17 +1,12 @@
-"""What a network costs: parameters, multiply-accumulates, bytes, measured milliseconds."""
+"""What a network costs: parameters, multiply-accumulates, bytes."""
 
-import statistics
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from infprune.coupling.groups import ChannelLayer, Coupling
-from infprune.forward import Inputs, run, tensors
-from infprune.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -67,18 +62,3 @@ def freed_by_layer(coupling: Coupling) -> dict[str, Cost]:
         )
 
     return {layer.name: freed(layer) for layer in coupling.layers}
-
-
-@torch.no_grad()
-def latency_ms(module: nn.Module, example: Inputs, repeats: int = 15) -> float:
-    """Median milliseconds of one forward pass over `example`, after three warm-up passes."""
-    times = []
-    device = tensors(example)[0].device
-    with evaluating(module):
-        for _ in range(repeats + 3):
-            start = time.perf_counter()
-            run(module, example)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times[3:])

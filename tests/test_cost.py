@@ -6,7 +6,7 @@ from torch import nn
 
 from architectures import ARCHITECTURES, coupled, random_masks
 from cases import CASES
-from infprune.cost import Cost, count, freed_by_layer, latency_ms, macs_by_layer
+from infprune.cost import Cost, count, freed_by_layer, macs_by_layer
 from infprune.coupling.couple import couple
 from infprune.surgery import cut
 
@@ -88,29 +88,3 @@ def test_what_a_layer_frees_is_the_cost_of_the_network_less_that_without_the_lay
     for layer, freed in freed_by_layer(coupling).items():
         left = count(coupling, {layer: 0})
         assert freed == Cost(dense.params - left.params, dense.macs - left.macs, dense.bytes - left.bytes)
-
-
-class Watched(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.drop, self.linear = nn.Dropout(), nn.Linear(3, 2)
-        self.calls = []
-
-    def forward(self, x):
-        self.calls.append((self.training, self.drop.training, torch.is_grad_enabled()))
-        return self.linear(self.drop(x))
-
-
-def test_latency_is_measured_in_eval_mode_without_gradients():
-    module = Watched()
-    module.drop.eval()
-    assert 0 < latency_ms(module, torch.randn(4, 3), repeats=5) < 1000
-    assert module.calls == [(False, False, False)] * 8
-    assert [m.training for m in module.modules()] == [True, False, True]
-
-
-def test_latency_is_the_median_in_milliseconds_after_the_warm_up(monkeypatch):
-    # start, end, start, end, ...: three warm-up passes of 9 s, then 1, 2 and 30 ms
-    clock = iter([0, 9, 0, 9, 0, 9, 0, 0.001, 0, 0.002, 0, 0.030])
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    assert latency_ms(nn.Linear(3, 2), torch.randn(1, 3), repeats=3) == pytest.approx(2.0)

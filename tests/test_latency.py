@@ -65,3 +65,22 @@ def test_drift_that_hits_both_alike_does_not_hide_a_difference(timed):
 def test_the_verdict_needs_three_rounds_in_four(low, median, high, verdict):
     any_time = Quartiles(1.0, 1.0, 1.0)
     assert Comparison(31, any_time, any_time, Quartiles(median, low, high)).verdict == verdict
+
+
+class Watched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop, self.linear = nn.Dropout(), nn.Linear(3, 2)
+        self.calls = []
+
+    def forward(self, x):
+        self.calls.append((self.training, self.drop.training, torch.is_grad_enabled()))
+        return self.linear(self.drop(x))
+
+
+def test_networks_run_in_eval_mode_without_gradients_and_get_their_modes_back():
+    dense, pruned = Watched(), Watched()
+    pruned.drop.eval()
+    compare(dense, pruned, torch.randn(4, 3), range(5))
+    assert dense.calls == pruned.calls == [(False, False, False)] * 8  # three of them to warm up
+    assert [m.training for m in (*dense.modules(), *pruned.modules())] == [True] * 3 + [True, False, True]

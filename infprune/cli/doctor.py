@@ -1,6 +1,5 @@
 """`infprune doctor`."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +11,7 @@ from infprune.cli.options import (
     QuietOption,
     SeedOption,
     ThreadsOption,
+    file_first,
     overridden,
 )
 from infprune.cli.running import RichProgress, execute
@@ -43,18 +43,14 @@ def doctor(
 
     Example: [bold]infprune doctor model.name=torchvision:resnet50 model.inputs='[{shape: \[3, 224, 224]}]'[/bold]
     """
-    given = words or []
-    file = Path(given[0]) if given and ("=" not in given[0] or Path(given[0]).is_file()) else None
+    file, given = file_first(words)
 
     def work(progress: RichProgress) -> Any:
-        from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
-        from infprune.pipeline import doctor as pipeline  # noqa: PLC0415
+        from infprune.pipeline import doctor as pipeline  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline.artifact import settings_for  # noqa: PLC0415
 
-        values = overridden(given[1:] if file else given, run__device=device, run__seed=seed, run__threads=threads)
-        settings = (
-            configuration.load(config, values) if file is None else settings_for(file, config, values, data=False)
-        )
+        values = overridden(given, run__device=device, run__seed=seed, run__threads=threads)
+        settings = settings_for(file, config, values, data=False)
         return pipeline.run(file, settings, pipeline.Limits(seconds, memory), progress)
 
     def show(result: Any, console: Any) -> None:

@@ -1,6 +1,5 @@
 """`infprune evaluate`."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from infprune.cli.options import (
     JsonOption,
     QuietOption,
     ThreadsOption,
+    file_first,
     overridden,
 )
 from infprune.cli.running import RichProgress, execute
@@ -31,16 +31,14 @@ def evaluate(
 
     Example: [bold]infprune evaluate runs/digits_resnet-prune/pruned.safetensors[/bold]
     """
-    given = words or []
-    file = Path(given[0]) if given and ("=" not in given[0] or Path(given[0]).is_file()) else None
+    file, given = file_first(words)
 
     def work(progress: RichProgress) -> Any:
-        from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
-        from infprune.pipeline import evaluate as pipeline  # noqa: PLC0415
+        from infprune.pipeline import evaluate as pipeline  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline.artifact import settings_for  # noqa: PLC0415
 
-        overrides = overridden(given[1:] if file else given, run__device=device, run__threads=threads)
-        settings = configuration.load(config, overrides) if file is None else settings_for(file, config, overrides)
+        overrides = overridden(given, run__device=device, run__threads=threads)
+        settings = settings_for(file, config, overrides)
         return pipeline.run(file, settings, progress)
 
     def show(result: Any, console: Any) -> None:

@@ -1,6 +1,5 @@
 """`infprune export`."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +11,7 @@ from infprune.cli.options import (
     OutputOption,
     QuietOption,
     ThreadsOption,
+    file_first,
     overridden,
 )
 from infprune.cli.running import RichProgress, execute
@@ -41,20 +41,16 @@ def export(
 
     Example: [bold]infprune export runs/digits_resnet-prune/pruned.safetensors -o net.onnx --latency[/bold]
     """
-    given = words or []
-    file = Path(given[0]) if given and ("=" not in given[0] or Path(given[0]).is_file()) else None
+    file, given = file_first(words)
 
     def work(progress: RichProgress) -> Any:
-        from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
-        from infprune.pipeline import export as pipeline  # noqa: PLC0415
+        from infprune.pipeline import export as pipeline  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline.artifact import settings_for  # noqa: PLC0415
 
         if batch is not None and not latency:
             raise ConfigError("--batch says what --latency times; add --latency")
-        values = overridden(given[1:] if file else given, run__output=output, run__device=device, run__threads=threads)
-        settings = (
-            configuration.load(config, values) if file is None else settings_for(file, config, values, data=False)
-        )
+        values = overridden(given, run__output=output, run__device=device, run__threads=threads)
+        settings = settings_for(file, config, values, data=False)
         batches = tuple(sorted({1, batch or 1})) if latency else ()
         return pipeline.run(file, settings, pipeline.Request(format_, batches), progress)
 

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,13 @@ DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, c
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random but the data split.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the run folder's last checkpoint.")]
+
+
+def file_first(words: list[str] | None) -> tuple[Path | None, list[str]]:
+    """The file that a command's words may begin with, and the overrides behind it."""
+    given = words or []
+    named = bool(given) and ("=" not in given[0] or Path(given[0]).is_file())
+    return (Path(given[0]), given[1:]) if named else (None, given)
 
 
 def overridden(overrides: list[str] | None, **options: object) -> list[str]:

@@ -11,8 +11,12 @@ from infprune.errors import ConfigError, InputError
 from infprune.pipeline.session import Session, check_logits
 
 
-def settings_for(path: Path, source: str | None, overrides: Sequence[str], *, data: bool = True) -> config.Config:
+def settings_for(
+    path: Path | None, source: str | None, overrides: Sequence[str], *, data: bool = True
+) -> config.Config:
     """The configuration to work on a file with: the named one, else the one inside the file; its network is the file's.
+
+    Without a file, the configuration that every other command would take.
 
     A factory is never taken from the file: a file must not decide what this process imports or where it writes.
     `data`: whether the work needs data.
@@ -21,6 +25,8 @@ def settings_for(path: Path, source: str | None, overrides: Sequence[str], *, da
         ConfigError: the file needs a factory that the command line or the named configuration does not give.
         InputError: the configuration inside the file is damaged.
     """
+    if path is None:
+        return config.load(source, overrides)
     manifest = read_manifest(path)
     settings = config.load(source, overrides) if source is not None else _stored(path, manifest, overrides, data=data)
     if manifest.factory is not None and settings.model.factory != manifest.factory:

@@ -8,6 +8,7 @@ from infprune.artifacts import write_model
 from infprune.config import Config
 from infprune.evaluation import evaluate
 from infprune.files import sha256
+from infprune.latency import compare
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.results import Accuracy, Change, PruneResult, Verified
 from infprune.pipeline.score import measured, rows
@@ -17,6 +18,8 @@ from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
 from infprune.scores.contract import ChannelScores
 from infprune.selection import PruningPlan
+
+ROUNDS = 15
 
 
 def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneResult:
@@ -36,8 +39,8 @@ def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneR
         _write(path, bench, made, scores)
         session.record()
     with watch.stage("latency"):
-        example = session.example(1)
-        latency = Change(cost.latency_ms(bench.dense, example), cost.latency_ms(made.module, example))
+        timed = compare(bench.dense, made.module, session.example(1), range(ROUNDS))
+        latency = Change(timed.dense.median, timed.pruned.median)
     return _result(bench, made, scores, latency, path, watch)
 
 
