@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from infprune.files import atomic_write
 from infprune.models.attention import explicit
 from infprune.models.build import build
 from infprune.models.checkpoint import load_into, plain_tensors
-from infprune.scores.contract import ChannelScores
+from infprune.scores.contract import ChannelScores, Curve
 from infprune.surgery import Kept, resized
 
 KEY = "infprune"
@@ -59,6 +60,15 @@ class Manifest(BaseModel):
     seed: int
 
 
+class CurveSpec(BaseModel):
+    """What a layer loses at some widths, descending; see `infprune.scores.contract.Curve`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kept: list[int]
+    loss: list[float]
+
+
 class ScoresManifest(BaseModel):
     """What a scores file says about itself. `base_sha256` is the digest of the weights that were scored."""
 
@@ -72,6 +82,7 @@ class ScoresManifest(BaseModel):
     samples: int
     seed: int
     config: dict[str, Any]
+    curves: dict[str, CurveSpec] = {}
 
 
 @dataclass(frozen=True)
@@ -88,9 +99,11 @@ def write_model(path: Path, module: nn.Module, manifest: Manifest) -> None:
 
 
 def write_scores(path: Path, scores: ChannelScores, manifest: ScoresManifest) -> None:
-    """Write scores, one float64 tensor per layer, atomically."""
+    """Write scores, one float64 tensor per layer, atomically; the curves stand in the manifest."""
     tensors = {name: v.contiguous() for name, v in scores.values.items()}
-    atomic_write(path, save(tensors, metadata={KEY: manifest.model_dump_json()}))
+    curves = {name: CurveSpec(kept=list(c.kept), loss=list(c.loss)) for name, c in scores.curves.items()}
+    told = manifest.model_copy(update={"curves": curves})
+    atomic_write(path, save(tensors, metadata={KEY: told.model_dump_json()}))
 
 
 def read_scores(path: Path) -> tuple[ChannelScores, ScoresManifest]:
@@ -104,7 +117,12 @@ def read_scores(path: Path) -> tuple[ChannelScores, ScoresManifest]:
     for name, v in tensors.items():
         if v.dim() != 1 or not bool(torch.isfinite(v).all()):
             raise InputError(f"{path}: the scores of {name} are not a finite vector; score again")
-    return ChannelScores(manifest.criterion, manifest.unit, tensors), manifest
+    for name, c in manifest.curves.items():
+        widths = [len(tensors[name]) if name in tensors else 0, *c.kept, 0]
+        if len(c.loss) != len(c.kept) or any(a <= b for a, b in pairwise(widths)):
+            raise InputError(f"{path}: the curve of {name} does not fit its scores; score again")
+    curves = {name: Curve(tuple(c.kept), tuple(c.loss)) for name, c in manifest.curves.items()}
+    return ChannelScores(manifest.criterion, manifest.unit, tensors, curves), manifest
 
 
 def read_manifest(path: str | Path) -> Manifest:

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import operator
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from infprune.coupling.groups import Computation, Coupling
-from infprune.curvature.patches import assign, chunks, columns, matrix, outputs
+from infprune.curvature.patches import assigned, chunks, columns, matrix, outputs
+from infprune.curvature.positions import Positions
 from infprune.curvature.sweep import sharing
 from infprune.forward import Inputs, run, size
-from infprune.lockstep import Pairs, lockstep
+from infprune.lockstep import Pair, Pairs, lockstep
 from infprune.modes import evaluating
 from infprune.progress import Progress, Silent
 from infprune.regression import Moments, chosen_damping, fit, moments
@@ -24,6 +26,7 @@ from infprune.surgery import Kept
 Batches = Iterable[tuple[Inputs, Tensor]]
 FOLDS = 3
 WIDEST = 12_288  # entries of a Gram matrix: four float64 copies are then 4.5 GiB
+FAINT = 1e-4  # of the largest scale of a batch norm: what is below cannot be heard
 UNKNOWN = 1e-3  # the damping when there is a single batch, so nothing to hold out
 
 
@@ -45,6 +48,7 @@ def least_squares(
     batches: Batches,
     *,
     damping: float | None = None,
+    positions: int | None = None,
     progress: Progress = Silent(),  # noqa: B008 - stateless
 ) -> tuple[Fit, ...]:
     r"""Refit, in place and in graph order, every weight of `small` whose input has changed.
@@ -52,9 +56,11 @@ def least_squares(
     .. math:: W' = \arg\min_V \tfrac1N \lVert Y - V \tilde X \rVert^2 + \mu \lVert V - W \rVert^2
 
     Y are the dense network's outputs of that layer, X~ the im2col inputs in the network pruned *and refitted so far*,
-    with a row of ones for the bias; mu = `damping` times the mean diagonal of X~ X~^T / N. A weight without a bias
-    that only a batch norm reads gets its intercept through the norm's running mean. A weight tied between modules with
-    biases of their own is left as it was cut.
+    with a row of ones for the bias; mu = `damping` times the mean diagonal of X~ X~^T / N. Where the output, past its
+    batch norm, is added to something (a residual stream), Y is what makes the *sum* that of the dense network: the
+    last weight before the addition also corrects the error that the other term has gathered (He, Zhang and Sun 2017,
+    section 3.2). A weight without a bias that only a batch norm reads gets its intercept through the norm's running
+    mean. A weight tied between modules with biases of their own is left as it was cut.
 
     Costs one pass of both networks, which wait at each weight until it is refitted (see `lockstep`), and holds their
     current activations; where those would not fit, one pass up to the layer per weight, holding one batch.
@@ -67,22 +73,21 @@ def least_squares(
         batches: calibration samples.
         damping: relative ridge towards the weight as it was cut; None chooses it per weight on held-out samples (every
             third batch in turn).
+        positions: output positions per sample that enter the sums (`curvature.positions`); None: all.
         progress: told once per weight.
     """
     todo = [call for call in _affected(coupling, kept) if len(sharing(small, call.module)) == 1]
     fits = []
-    names = [call.module for call in todo]
     with ExitStack() as stack:
         bar = stack.enter_context(progress.bar("least squares", len(todo)))
         stack.enter_context(evaluating(dense, small))
         stack.enter_context(torch.no_grad())
-        pairs = stack.enter_context(lockstep(dense, small, names, batches))
-        buffers = dict(small.named_buffers())
-        for call in todo:
-            calls = sum(c.weight == call.weight for c in coupling.computations)
-            mean = buffers[call.norm] if call.norm is not None and _owns_norm(coupling, call) else None
-            fits.append(_refit(small, pairs, call, calls, kept, mean, damping))
-            bar.advance(call.module)
+        targets = [_Target(small, coupling, call, kept) for call in todo]
+        ends = {target.call.module: target.end for target in targets}
+        pairs = stack.enter_context(lockstep(dense, small, ends, batches))
+        for target in targets:
+            fits.append(_refit(target, pairs, positions, damping))
+            bar.advance(target.call.module)
     return tuple(fits)
 
 
@@ -137,44 +142,67 @@ def _affected(coupling: Coupling, kept: Kept) -> list[Computation]:
     return list(found.values())
 
 
-def _refit(
-    small: nn.Module,
-    pairs: Pairs,
-    call: Computation,
-    calls: int,
-    kept: Kept,
-    running_mean: Tensor | None,
-    damping: float | None,
-) -> Fit:
-    module: Any = small.get_submodule(call.module)
-    rows = kept.get(call.weight, {}).get(call.output_dim)
-    ones = module.bias is not None or running_mean is not None
+class _Target:
+    """One weight of the small network, the norm that alone reads it, and the rows of it that stayed."""
+
+    def __init__(self, small: nn.Module, coupling: Coupling, call: Computation, kept: Kept) -> None:
+        self.call = call
+        self.module: Any = small.get_submodule(call.module)
+        self.calls = sum(c.weight == call.weight for c in coupling.computations)
+        self.rows = kept.get(call.weight, {}).get(call.output_dim)
+        owner = call.norm.rpartition(".")[0] if call.norm is not None and coupling.owns_norm(call) else None
+        self.norm: Any = None if owner is None else small.get_submodule(owner)
+        self.ones = self.module.bias is not None or self.norm is not None
+        alone = call.summed and self.calls == 1 and (call.norm is None or owner is not None)
+        self.end = (owner or call.module) if alone else None
+
+    def of(self, pair: Pair) -> Tensor:
+        """What the weight should put out."""
+        y = pair.y
+        if self.rows is not None:
+            y = y.index_select(self._axis(y), self.rows.to(y.device))
+        if pair.other is None:
+            return y
+        y = y - pair.other
+        return y if self.norm is None else self._before_norm(y)
+
+    def _before_norm(self, y: Tensor) -> Tensor:
+        """Undo the batch norm; a channel that it scales down to nothing could not be told apart."""
+        norm, shape = self.norm, [-1 if d == 1 else 1 for d in range(y.dim())]
+        scale = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
+        shift = torch.zeros_like(scale) if norm.bias is None else norm.bias
+        heard = scale.abs() > FAINT * scale.abs().max()
+        undone = (y - shift.reshape(shape)) / scale.where(heard, 1.0).reshape(shape)
+        return undone.where(heard.reshape(shape), 0.0) + norm.running_mean.reshape(shape)
+
+    def _axis(self, y: Tensor) -> int:
+        return y.dim() - 1 if isinstance(self.module, nn.Linear) else 1
+
+
+def _refit(target: _Target, pairs: Pairs, positions: int | None, damping: float | None) -> Fit:
+    module, name = target.module, target.call.module
     folds: dict[int, Moments] = {}
-    for i, y, x in pairs.of(call.module, calls):
-        for part in _moments(module, x, y, rows, ones=ones):
-            folds[i % FOLDS] = folds[i % FOLDS] + part if i % FOLDS in folds else part
+    seen = Counter[int]()  # samples before, in each call of the module
+    for number, pair in enumerate(pairs.of(name, target.calls)):
+        call = number % target.calls
+        at = Positions(positions, seen[call])
+        seen[call] += len(pair.x)
+        for part in _moments(module, pair.x, target.of(pair), at, ones=target.ones):
+            i = pair.batch % FOLDS
+            folds[i] = folds[i] + part if i in folds else part
     total = functools.reduce(operator.add, folds.values())
-    old = _weights(module, total, ones=ones)
+    old = _weights(module, total, ones=target.ones)
     if damping is None:
         damping = chosen_damping(list(folds.values()), old) if len(folds) > 1 else UNKNOWN
     new = fit(total, old, damping)
-    _store(module, new, running_mean, ones=ones)
-    return Fit(call.module, total.residual(old), total.residual(new), damping)
+    _store(module, new, None if target.norm is None else target.norm.running_mean, ones=target.ones)
+    return Fit(name, total.residual(old), total.residual(new), damping)
 
 
-def _owns_norm(coupling: Coupling, call: Computation) -> bool:
-    """Whether the norm behind a weight reads nothing but this weight's outputs."""
-    readers = [c.weight for c in coupling.computations if c.norm == call.norm]
-    calls = [c.norm for c in coupling.computations if c.weight == call.weight]
-    return set(readers) == {call.weight} and set(calls) == {call.norm}
-
-
-def _moments(module: Any, x: Tensor, y: Tensor, rows: Tensor | None, *, ones: bool) -> Iterator[Moments]:
-    """Second moments of a layer's inputs in the small network and its kept outputs in the dense one, in chunks."""
-    if rows is not None:
-        y = y.index_select(y.dim() - 1 if isinstance(module, nn.Linear) else 1, rows.to(y.device))
-    for part in chunks(module, x):
-        yield moments(columns(module, x[part], ones=ones), outputs(module, y[part]))
+def _moments(module: Any, x: Tensor, y: Tensor, at: Positions, *, ones: bool) -> Iterator[Moments]:
+    """Second moments of a layer's inputs and its targets, in chunks."""
+    for part, where in chunks(module, x, at=at):
+        yield moments(columns(module, x[part], ones=ones, at=where), outputs(module, y[part], where))
 
 
 def _weights(module: Any, like: Moments, *, ones: bool) -> Tensor:
@@ -195,4 +223,4 @@ def _store(module: Any, new: Tensor, running_mean: Tensor | None, *, ones: bool)
         elif running_mean is not None:
             running_mean.sub_(intercept.to(running_mean))
         new = new[..., :-1]
-    assign(module, new)
+    module.weight.copy_(assigned(module, new))

@@ -1,5 +1,6 @@
 """What a network costs: parameters, multiply-accumulates, bytes."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ class Cost:
     params: int
     macs: int
     bytes: int
+
+    def of(self, kind: str) -> int:
+        """The field of that name."""
+        return int(getattr(self, kind))
 
 
 def count(coupling: Coupling, kept: Mapping[str, int] | None = None) -> Cost:
@@ -62,3 +67,62 @@ def freed_by_layer(coupling: Coupling) -> dict[str, Cost]:
         )
 
     return {layer.name: freed(layer) for layer in coupling.layers}
+
+
+class Meter:
+    """A cost while channels go one by one: what is left, and what the next channels of a layer would free.
+
+    `kind`: a field of `Cost`, or "channels".
+    """
+
+    def __init__(self, coupling: Coupling, kind: str) -> None:
+        by_channel = kind == "channels"
+        self.left = sum(layer.size for layer in coupling.layers) if by_channel else count(coupling).of(kind)
+        self._unit = {} if by_channel else _units(coupling, kind)
+        self._by_channel = by_channel
+        self._shapes = {name: list(spec.shape) for name, spec in coupling.tensors.items()}
+        self._steps: dict[str, dict[str, Counter[int]]] = {}
+        self._neighbours: dict[str, set[str]] = {}
+        holders: dict[str, set[str]] = {}
+        for layer in coupling.layers:
+            steps = self._steps.setdefault(layer.name, {})
+            for s in layer.slices:
+                steps.setdefault(s.tensor, Counter())[s.dim] += s.index.shape[1]
+                holders.setdefault(s.tensor, set()).add(layer.name)
+        for names in holders.values():
+            for name in names:
+                self._neighbours.setdefault(name, set()).update(names)
+
+    def freed(self, layer: str, count: int) -> int:
+        """What removing `count` more channels of a layer frees."""
+        if self._by_channel:
+            return count
+        total = 0
+        for tensor, dims in self._steps[layer].items():
+            unit = self._unit.get(tensor, 0)
+            if unit:
+                shape = self._shapes[tensor]
+                less = (size - count * dims[d] for d, size in enumerate(shape))
+                total += unit * (math.prod(shape) - math.prod(less))
+        return total
+
+    def remove(self, layer: str, count: int) -> set[str]:
+        """Remove channels; returns the layers whose next channels may free something else now."""
+        self.left -= self.freed(layer, count)
+        for tensor, dims in self._steps[layer].items():
+            for d, positions in dims.items():
+                self._shapes[tensor][d] -= count * positions
+        return self._neighbours[layer]
+
+
+def _units(coupling: Coupling, kind: str) -> dict[str, int]:
+    """What an entry of each tensor costs."""
+    if kind == "macs":
+        positions = Counter[str]()
+        for call in coupling.computations:
+            positions[call.weight] += call.positions
+        return positions
+    if kind == "params":
+        return {name: int(spec.parameter) for name, spec in coupling.tensors.items()}
+    return {name: spec.itemsize for name, spec in coupling.tensors.items()}
+

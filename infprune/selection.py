@@ -1,33 +1,49 @@
 """Scores + cost + budget + floors -> which channels stay. Pure."""
 
+import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from infprune import cost
+from infprune import cost, pricing
 from infprune.coupling.groups import ChannelLayer, Coupling, Role
 from infprune.errors import BudgetError
+from infprune.scores.contract import ChannelScores
 
 
 @dataclass(frozen=True)
 class Budget:
-    """One of three limits: share of channels removed, or MACs or parameters kept (share up to 1, else a number)."""
+    """One limit: share of channels removed, or MACs, parameters or bytes kept (a share up to 1, else a number)."""
 
     rate: float | None = None
     macs: float | None = None
     params: float | None = None
+    bytes: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """What is counted: "channels", or a field of `cost.Cost`."""
+        return next((kind for kind in ("macs", "params", "bytes") if getattr(self, kind) is not None), "channels")
+
+    def allowed(self, dense: int) -> float:
+        """How much of a cost may stay."""
+        limit: float = getattr(self, self.kind)
+        return limit * dense if limit <= 1 else limit
 
 
 @dataclass(frozen=True)
 class Limits:
     """What every plan respects.
 
-    `scope`: "global" ranks all channels together, "layer" cuts every layer by the same share.
+    `scope`: "calibrated" ranks all channels together by measured loss, "global" by their bare scores; "layer" cuts every
+    layer by the same share.
     `floor`: with a share R of all channels removed, a layer of C channels keeps at least
     max(1, ceil(floor (1 - R) C)) (docs/decisions/0002-floors.md); only the global scope can come near it.
     `round_to`: kept widths are multiples of it, except a layer that is not cut at all.
@@ -58,10 +74,11 @@ class PruningPlan:
 
 @dataclass(frozen=True)
 class _Removal:
-    """One step of the order: take the `size` lowest remaining channels of a layer."""
+    """One step of the order: take the `size` lowest remaining channels of a layer; `left` is the cost then."""
 
     layer: int
     size: int
+    left: int
 
 
 def prunable(coupling: Coupling, protect: Sequence[str] = ()) -> tuple[ChannelLayer, ...]:
@@ -83,30 +100,34 @@ def protected(layer: ChannelLayer, patterns: Sequence[str]) -> bool:
 
 
 def select(
-    coupling: Coupling, layers: Sequence[ChannelLayer], scores: Mapping[str, Tensor], budget: Budget, limits: Limits
+    coupling: Coupling, layers: Sequence[ChannelLayer], scores: ChannelScores, budget: Budget, limits: Limits
 ) -> PruningPlan:
     """Choose the channels that stay.
 
-    One order of removal serves every budget: a larger rate removes a superset, and never keeps more MACs.
+    Where all layers are ranked together, the next channels to go are those with the least price for what they free:
+    per channel where the budget is a rate, else per MAC, parameter or byte. One order of removal serves every budget
+    of a kind: a tighter one removes a superset.
 
     Args:
         coupling: for costs.
         layers: the prunable ones.
-        scores: `(C,)` per layer name, larger = keep.
+        scores: of their channels; with curves for the scope "calibrated".
         budget: what must hold. A rate is met from below, to within one step; costs are never above theirs.
         limits: what must hold all the same.
 
     Raises:
         BudgetError: the floors do not allow it; names the layers that bind.
     """
-    total = sum(layer.size for layer in layers)
-    orders = {layer.name: torch.argsort(scores[layer.name], stable=True) for layer in layers}
+    orders = {layer.name: torch.argsort(scores.values[layer.name], stable=True) for layer in layers}
     if limits.scope == "layer":
         return _layerwise(coupling, layers, orders, budget, limits)
-    removals = _global_order(layers, scores, orders, limits)
-    counts = [0]
-    for removal in removals:
-        counts.append(counts[-1] + removal.size)
+    prices = {
+        name: pricing.prices(
+            scores.values[name][order], scores.curves[name] if limits.scope == "calibrated" else None
+        ).tolist()
+        for name, order in orders.items()
+    }
+    removals = _global_order(coupling, layers, prices, budget.kind, limits)
 
     def plan(steps: int) -> PruningPlan:
         gone = [0] * len(layers)
@@ -115,12 +136,15 @@ def select(
         return _plan(layers, orders, gone)
 
     if budget.rate is not None:
+        total = sum(layer.size for layer in layers)
+        counts = [0, *itertools.accumulate(removal.size for removal in removals)]
         wanted = math.floor(budget.rate * total + 1e-9)
         steps = sum(count <= wanted for count in counts) - 1
         if steps == len(removals) and wanted - counts[-1] >= limits.round_to:
             raise _infeasible(f"rate {budget.rate}", plan(steps), f"at most {counts[-1] / total:.3f}", limits)
         return plan(steps)
-    return _within_cost(coupling, budget, limits, plan, len(removals))
+    spent = [cost.count(coupling).of(budget.kind), *(removal.left for removal in removals)]
+    return plan(_first_within(spent, budget, limits, plan))
 
 
 def _layerwise(
@@ -139,69 +163,97 @@ def _layerwise(
         return plan(budget.rate)
     # The rates at which some layer loses one more channel: between two of them the plan does not change.
     rates = sorted({k / layer.size for layer in layers for k in range(layer.size + 1)})
-    return _within_cost(coupling, budget, limits, lambda step: plan(rates[step]), len(rates) - 1)
+    spent = _Costs(coupling, budget.kind, [plan(rate) for rate in rates])
+    return plan(rates[_first_within(spent, budget, limits, lambda step: plan(rates[step]))])
 
 
-def _within_cost(
-    coupling: Coupling, budget: Budget, limits: Limits, plan: Callable[[int], PruningPlan], steps: int
-) -> PruningPlan:
-    """The smallest cut that costs no more than the budget, by bisection: cost falls with every step."""
-    kind = "macs" if budget.macs is not None else "params"
-    limit = budget.macs if budget.macs is not None else budget.params
-    assert limit is not None
-    dense = getattr(cost.count(coupling), kind)
-    allowed = limit * dense if limit <= 1 else limit
+@dataclass(frozen=True)
+class _Costs(Sequence[int]):
+    """Costs of plans, counted when asked for."""
 
-    def spent(step: int) -> int:
-        return int(getattr(cost.count(coupling, plan(step).kept), kind))
+    coupling: Coupling
+    kind: str
+    plans: Sequence[PruningPlan]
 
-    if spent(steps) > allowed:
-        least = spent(steps)
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __getitem__(self, step: Any) -> Any:
+        return cost.count(self.coupling, self.plans[step].kept).of(self.kind)
+
+
+def _first_within(
+    spent: Sequence[int], budget: Budget, limits: Limits, plan: Callable[[int], PruningPlan]
+) -> int:
+    """The first step that costs no more than the budget, by bisection: cost falls with every step."""
+    dense, least = spent[0], spent[len(spent) - 1]
+    allowed = budget.allowed(dense)
+    if least > allowed:
         reachable = f"at least {least} ({least / dense:.3f} of the dense {dense})"
-        raise _infeasible(f"{kind} {allowed:.0f}", plan(steps), reachable, limits)
-    low, high = 0, steps
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if spent(middle) <= allowed else (middle + 1, high)
-    return plan(low)
+        raise _infeasible(f"{budget.kind} {allowed:.0f}", plan(len(spent) - 1), reachable, limits)
+    return bisect_left(spent, -allowed, key=lambda cost: -cost)
 
 
 def _global_order(
-    layers: Sequence[ChannelLayer], scores: Mapping[str, Tensor], orders: Mapping[str, Tensor], limits: Limits
+    coupling: Coupling,
+    layers: Sequence[ChannelLayer],
+    prices: Mapping[str, Sequence[float]],
+    kind: str,
+    limits: Limits,
 ) -> list[_Removal]:
-    """Greedy: take the cheapest next unit of any layer that its floor, at the rate reached so far, still allows.
+    """Greedy: take the next unit of any layer that is cheapest for what it frees and that its floor allows.
 
-    Floors fall as the rate rises, so what was allowed stays allowed and every prefix of the list is a valid plan.
+    Floors are those at the rate reached so far. They fall as it rises, so what was allowed stays allowed and every prefix
+    of the list is a valid plan.
     """
     total = sum(layer.size for layer in layers)
-    prices = [_prices(scores[layer.name][orders[layer.name]], limits.round_to) for layer in layers]
-    kept = [layer.size for layer in layers]
-    taken = [0] * len(layers)
+    units = [_units(prices[layer.name], limits.round_to) for layer in layers]
+    meter = cost.Meter(coupling, kind)
+    where = {layer.name: i for i, layer in enumerate(layers)}
+    kept, taken = [layer.size for layer in layers], [0] * len(layers)
+    ratios = [_ratio(meter, layer, units[i][0]) for i, layer in enumerate(layers)]
     removed = 0
     removals: list[_Removal] = []
     while True:
-        best, best_price = -1, math.inf
+        best, least = -1, math.inf
         for i, layer in enumerate(layers):
-            if taken[i] == len(prices[i]):
+            if ratios[i] >= least:
                 continue
-            size, price = prices[i][taken[i]]
-            rate = (removed + size) / total
-            floor = max(1, math.ceil(limits.floor * (1 - rate) * layer.size - 1e-9))
-            if kept[i] - size >= floor and price < best_price:
-                best, best_price = i, price
+            size = units[i][taken[i]].size
+            floor = max(1, math.ceil(limits.floor * (1 - (removed + size) / total) * layer.size - 1e-9))
+            if kept[i] - size >= floor:
+                best, least = i, ratios[i]
         if best < 0:
             return removals
-        size = prices[best][taken[best]][0]
+        size = units[best][taken[best]].size
         taken[best], kept[best], removed = taken[best] + 1, kept[best] - size, removed + size
-        removals.append(_Removal(best, size))
+        touched = meter.remove(layers[best].name, size)
+        removals.append(_Removal(best, size, meter.left))
+        for name in touched & where.keys():
+            i = where[name]
+            ratios[i] = _ratio(meter, layers[i], units[i][taken[i]]) if taken[i] < len(units[i]) else math.inf
 
 
-def _prices(ascending: Tensor, round_to: int) -> list[tuple[int, float]]:
-    """Cut a layer's ascending scores into units that leave multiples of `round_to`; a unit costs its mean score."""
-    size = len(ascending)
+@dataclass(frozen=True)
+class _Unit:
+    """Channels of a layer that go together, and what they cost together."""
+
+    size: int
+    price: float
+
+
+def _units(prices: Sequence[float], round_to: int) -> list[_Unit]:
+    """Cut a layer's prices into units that leave multiples of `round_to`."""
+    size = len(prices)
     first = size % round_to or round_to
     bounds = [0, *range(first, size + 1, round_to)]
-    return [(b - a, float(ascending[a:b].mean())) for a, b in pairwise(bounds)]
+    return [_Unit(b - a, sum(prices[a:b])) for a, b in pairwise(bounds)]
+
+
+def _ratio(meter: cost.Meter, layer: ChannelLayer, unit: _Unit) -> float:
+    """Price for what is freed; what frees nothing is never worth it."""
+    freed = meter.freed(layer.name, unit.size)
+    return unit.price / freed if freed else math.inf
 
 
 def _plan(layers: Sequence[ChannelLayer], orders: Mapping[str, Tensor], gone: Sequence[int]) -> PruningPlan:

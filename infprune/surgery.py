@@ -2,7 +2,9 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -74,30 +76,70 @@ def resized(module: nn.Module, kept: Kept) -> nn.Module:
     return small
 
 
-def silenced(module: nn.Module, coupling: Coupling, masks: Masks) -> nn.Module:
-    """Copy `module` at full size, with the dropped channels set to zero where they are read.
+@dataclass(frozen=True)
+class Silence:
+    """What makes a full-size network ignore channels.
+
+    `tensors`: new values by name, zero where a channel is read. `narrow`: for norms whose statistics run over channels,
+    by the name of their weight, the channels that stay (bool).
+    """
+
+    tensors: Mapping[str, Tensor]
+    narrow: Mapping[str, Tensor]
+
+
+def silence(module: nn.Module, coupling: Coupling, masks: Masks) -> Silence:
+    """Set the dropped channels to zero where they are read.
 
     Where no weight reads a channel (it is summed over in a product), its producers are zero. Norms whose statistics
     run over channels take them over those that stay: what surgery makes of them, which for these is not the dense norm.
     """
-    dense = copy.deepcopy(module)
-    tensors = dict(_named_tensors(dense))
-    narrow: dict[int, Tensor] = {}
-    with torch.no_grad():
-        for layer in coupling.layers:
-            mask = masks.get(layer.name)
-            if mask is None:
+    tensors, changed = dict(_named_tensors(module)), dict[str, Tensor]()
+    narrow: dict[str, Tensor] = {}
+    for layer in coupling.layers:
+        mask = masks.get(layer.name)
+        if mask is None:
+            continue
+        for s in layer.slices:
+            if s.role is Role.SIZE:
                 continue
-            for s in layer.slices:
-                if s.role is Role.SIZE:
-                    continue
-                tensor, gone = tensors[s.tensor], s.index[~mask].reshape(-1)
-                if s.role is Role.CONSUMER or (layer.multiplied and isinstance(tensor, nn.Parameter)):
-                    tensor.index_fill_(s.dim, gone.to(tensor.device), 0)
-                if s.tensor in coupling.norms:
-                    stays = narrow.setdefault(id(tensor), torch.ones(len(tensor), dtype=torch.bool))
-                    stays[gone] = False
+            tensor, gone = tensors[s.tensor], s.index[~mask].reshape(-1)
+            if s.role is Role.CONSUMER or (layer.multiplied and isinstance(tensor, nn.Parameter)):
+                new = changed.setdefault(s.tensor, tensor.detach().clone())
+                new.index_fill_(s.dim, gone.to(tensor.device), 0)
+            if s.tensor in coupling.norms:
+                stays = narrow.setdefault(s.tensor, torch.ones(len(tensor), dtype=torch.bool))
+                stays[gone] = False
+    return Silence(changed, narrow)
+
+
+def silenced(module: nn.Module, coupling: Coupling, masks: Masks) -> nn.Module:
+    """Copy `module` at full size, with the dropped channels silenced (see `silence`)."""
+    dense, what = copy.deepcopy(module), silence(module, coupling, masks)
+    tensors = dict(_named_tensors(dense))
+    with torch.no_grad():
+        for name, new in what.tensors.items():
+            tensors[name].copy_(new)
+    narrow = {id(tensors[name]): stays for name, stays in what.narrow.items()}
     return _Narrowed(dense, narrow) if narrow else dense
+
+
+@contextmanager
+def silencing(module: nn.Module, what: Silence) -> Iterator[None]:
+    """Silence channels of `module` itself for a while."""
+    tensors = dict(_named_tensors(module))
+    before = {name: tensors[name].detach().clone() for name in what.tensors}
+    narrow = {id(tensors[name]): stays for name, stays in what.narrow.items()}
+    try:
+        with torch.no_grad():
+            for name, new in what.tensors.items():
+                tensors[name].copy_(new)
+        with _NarrowNorms(narrow) if narrow else nullcontext():
+            yield
+    finally:
+        with torch.no_grad():
+            for name, old in before.items():
+                tensors[name].copy_(old)
 
 
 class _Narrowed(nn.Module):

@@ -66,7 +66,7 @@ def measure(name: str) -> dict[str, object]:
     coupling = settle(module, x)
     marks.append(time.process_time())
     scores = {layer.name: torch.rand(layer.size) for layer in coupling.prunable}
-    plan = select(coupling, coupling.prunable, scores, Budget(rate=0.5), Limits())
+    plan = select(coupling, coupling.prunable, scores, Budget(rate=0.5), Limits("global"))
     marks.append(time.process_time())
     small = cut(module, coupling, plan.masks)
     marks.append(time.process_time())

@@ -6,7 +6,7 @@ from torch import nn
 
 from architectures import ARCHITECTURES, coupled, random_masks
 from cases import CASES
-from infprune.cost import Cost, count, freed_by_layer, macs_by_layer
+from infprune.cost import Cost, Meter, count, freed_by_layer, macs_by_layer
 from infprune.coupling.couple import couple
 from infprune.surgery import cut
 
@@ -88,3 +88,21 @@ def test_what_a_layer_frees_is_the_cost_of_the_network_less_that_without_the_lay
     for layer, freed in freed_by_layer(coupling).items():
         left = count(coupling, {layer: 0})
         assert freed == Cost(dense.params - left.params, dense.macs - left.macs, dense.bytes - left.bytes)
+
+
+@pytest.mark.parametrize("kind", ["params", "macs", "bytes"])
+@pytest.mark.parametrize("name", [*CASES, *ARCHITECTURES])
+def test_a_meter_counts_as_channels_go(name, kind):
+    _, _, coupling = coupled(name)
+    meter, kept = Meter(coupling, kind), {layer.name: layer.size for layer in coupling.prunable}
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(12):
+        name = list(kept)[int(torch.randint(len(kept), (), generator=generator))]
+        gone = min(kept[name] - 1, 2)
+        before, others = meter.left, {n: meter.freed(n, 1) for n in kept}
+        freed = meter.freed(name, gone)
+        kept[name] -= gone
+        touched = meter.remove(name, gone)
+        assert before - meter.left == freed
+        assert meter.left == count(coupling, kept).of(kind)
+        assert all(meter.freed(n, 1) == old for n, old in others.items() if n not in touched)

@@ -58,11 +58,11 @@ def test_the_first_layer_runs_once_if_the_passes_may_wait(monkeypatch, memory, r
     dense, small = Chain(), Chain()
     data = batches(torch.randn(6, 3))
     names = [f"layers.{i}" for i in range(4)]
-    with torch.no_grad(), lockstep(dense, small, names, data) as pairs:
+    with torch.no_grad(), lockstep(dense, small, dict.fromkeys(names), data) as pairs:
         dense.seen.clear()
         small.seen.clear()
         for name in names:
-            assert [i for i, _, _ in pairs.of(name, 1)] == [0, 1, 2]
+            assert [pair.batch for pair in pairs.of(name, 1)] == [0, 1, 2]
     assert dense.seen.count(0) == (runs if memory else runs - 1) * len(data)
     assert small.seen.count(0) == (runs if memory else runs - 1) * len(data)
 
@@ -70,10 +70,10 @@ def test_the_first_layer_runs_once_if_the_passes_may_wait(monkeypatch, memory, r
 def test_a_change_between_two_modules_is_seen_by_the_second():
     dense, small = Chain(2), Chain(2)
     x = torch.randn(4, 3)
-    with torch.no_grad(), lockstep(dense, small, ["layers.0", "layers.1"], batches(x)) as pairs:
-        assert torch.equal(torch.cat([entry for _, _, entry in pairs.of("layers.0", 1)]), x)
+    with torch.no_grad(), lockstep(dense, small, dict.fromkeys(["layers.0", "layers.1"]), batches(x)) as pairs:
+        assert torch.equal(torch.cat([pair.x for pair in pairs.of("layers.0", 1)]), x)
         small.layers[0].weight.mul_(2)
-        found = torch.cat([entry for _, _, entry in pairs.of("layers.1", 1)])
+        found = torch.cat([pair.x for pair in pairs.of("layers.1", 1)])
     assert torch.equal(found, small.layers[0](x))
 
 
@@ -88,7 +88,7 @@ def test_an_error_inside_a_pass_comes_out_and_ends_all_threads():
     x = torch.randn(6, 3)
     with (
         pytest.raises(ValueError, match="broken inside"),
-        lockstep(Chain(), Broken(), ["layers.0"], batches(x)) as pairs,
+        lockstep(Chain(), Broken(), {"layers.0": None}, batches(x)) as pairs,
     ):
         list(pairs.of("layers.0", 1))
     assert not waiting()
@@ -96,7 +96,7 @@ def test_an_error_inside_a_pass_comes_out_and_ends_all_threads():
 
 def test_an_interrupt_outside_ends_all_threads():
     def interrupted():
-        with lockstep(Chain(), Chain(), ["layers.0", "layers.2"], batches(torch.randn(6, 3))) as pairs:
+        with lockstep(Chain(), Chain(), dict.fromkeys(["layers.0", "layers.2"]), batches(torch.randn(6, 3))) as pairs:
             list(pairs.of("layers.0", 1))
             assert len(waiting()) == 6
             raise KeyboardInterrupt
@@ -107,7 +107,7 @@ def test_an_interrupt_outside_ends_all_threads():
 
 
 def test_a_module_that_is_not_called_is_told():
-    with lockstep(Chain(), Chain(), ["layers.0", "layers.1"], batches(torch.randn(6, 3))) as pairs:
+    with lockstep(Chain(), Chain(), dict.fromkeys(["layers.0", "layers.1"]), batches(torch.randn(6, 3))) as pairs:
         list(pairs.of("layers.1", 1))
         with pytest.raises(ArchitectureError, match=r"layers\.0 was not called"):
             list(pairs.of("layers.0", 1))

@@ -11,7 +11,9 @@ from torch import Size
 from infprune.cost import count
 from infprune.coupling.groups import ChannelLayer, Computation, CoupledSlice, Coupling, Role, TensorSpec
 from infprune.errors import BudgetError
-from infprune.selection import Budget, Limits, PruningPlan, prunable, select
+from infprune import selection
+from infprune.scores.contract import ChannelScores, Curve
+from infprune.selection import Budget, Limits, PruningPlan, prunable
 
 INPUTS, OUTPUTS = 3, 2
 
@@ -37,9 +39,20 @@ def chain(sizes, frozen=()):
     return Coupling(tuple(layers), tuple(calls), tensors)
 
 
+class Scores(dict):
+    """Scores by layer name, and curves."""
+
+    curves = {}
+
+
+def select(coupling, layers, scores, budget, limits):
+    given = ChannelScores("made up", "none", dict(scores), getattr(scores, "curves", {}))
+    return selection.select(coupling, layers, given, budget, limits)
+
+
 @st.composite
 def problems(draw):
-    """A coupling, its prunable layers and scores."""
+    """A coupling, its prunable layers, scores, and curves that need not be monotone or convex."""
     coupling = chain(draw(st.lists(st.integers(1, 20), min_size=1, max_size=4)))
     layers = prunable(coupling)
     total = sum(layer.size for layer in layers)
@@ -48,12 +61,23 @@ def problems(draw):
     else:
         flat = draw(st.permutations(range(total)))
     parts = torch.tensor(flat, dtype=torch.float64).split([layer.size for layer in layers])
-    return coupling, layers, {layer.name: part for layer, part in zip(layers, parts, strict=True)}
+    scores = Scores({layer.name: part for layer, part in zip(layers, parts, strict=True)})
+    scores.curves = {layer.name: draw(curves(layer.size)) for layer in layers}
+    return coupling, layers, scores
+
+
+def curves(size):
+    kept = st.lists(st.integers(0, size - 1), min_size=1, max_size=5, unique=True)
+    return kept.flatmap(
+        lambda found: st.lists(st.floats(0, 4), min_size=len(found), max_size=len(found)).map(
+            lambda loss: Curve(tuple(sorted(found, reverse=True)), tuple(loss))
+        )
+    )
 
 
 rates = st.floats(0, 0.99)
 floors = st.sampled_from([0.0, 0.1, 0.2, 0.5])
-scopes = st.sampled_from(["global", "layer"])
+scopes = st.sampled_from(["calibrated", "global", "layer"])
 roundings = st.sampled_from([1, 2, 4, 8])
 
 
@@ -78,11 +102,11 @@ def plan_or_none(problem, budget, limits):
 
 
 @settings(max_examples=60, deadline=None)
-@given(problems(), rates, floors)
-def test_global_rate_is_met_to_the_channel_and_floors_hold(problem, rate, floor):
+@given(problems(), rates, floors, st.sampled_from(["calibrated", "global"]))
+def test_global_rate_is_met_to_the_channel_and_floors_hold(problem, rate, floor, scope):
     _, layers, _ = problem
     n, wanted = total(layers), math.floor(rate * total(layers) + 1e-9)
-    plan = plan_or_none(problem, Budget(rate=rate), Limits(floor=floor))
+    plan = plan_or_none(problem, Budget(rate=rate), Limits(scope, floor))
     feasible = [sum(floor_of(x, floor, r / n) for x in layers) <= n - r for r in range(wanted + 1)]
     assert (plan is not None) == all(feasible)
     if plan is not None:
@@ -148,7 +172,7 @@ def test_round_to(problem, rate, floor, round_to, scope):
         kept = plan.kept[layer.name]
         assert kept == layer.size or kept % round_to == 0
         assert kept >= 1
-    if scope == "global":
+    if scope != "layer":
         assert all(plan.kept[x.name] >= floor_of(x, floor, plan.rate) for x in layers)
 
 
@@ -161,26 +185,52 @@ def test_round_to_counts_units_by_their_mean_score():
     assert plan.masks["l2"].tolist() == [False, False, True, True]
 
 
-@settings(max_examples=60, deadline=None)
-@given(problems(), st.sampled_from(["macs", "params"]), st.floats(0.05, 1), st.booleans(), floors)
-def test_costs_stay_within_their_budget_and_no_step_is_wasted(problem, kind, share, absolute, floor):
-    coupling, layers, scores = problem
+kinds = st.sampled_from(["macs", "params", "bytes"])
+
+
+@settings(max_examples=80, deadline=None)
+@given(problems(), kinds, st.floats(0.05, 1), st.booleans(), floors, roundings, st.sampled_from(["calibrated", "global"]))
+def test_costs_stay_within_their_budget_and_no_step_is_wasted(problem, kind, share, absolute, floor, round_to, scope):
+    coupling, layers, _ = problem
     dense = getattr(count(coupling), kind)
-    allowed = math.ceil(share * dense) if absolute and share * dense > 1 else share * dense
-    budget = Budget(**{kind: allowed if absolute and share * dense > 1 else share})
-    limits = Limits(floor=floor)
-    plan = plan_or_none(problem, budget, limits)
+    absolute = absolute and share * dense > 1
+    allowed = math.ceil(share * dense) if absolute else share * dense
+    limits = Limits(scope, floor, round_to)
+    plan = plan_or_none(problem, Budget(**{kind: allowed if absolute else share}), limits)
     if plan is None:
-        # even the longest cut is too dear: every rate that the floors allow costs more
+        # even the longest cut is too dear: what a rate reaches costs more
         for r in range(total(layers)):
             cut = plan_or_none(problem, Budget(rate=r / total(layers)), limits)
             assert cut is None or getattr(count(coupling, cut.kept), kind) > allowed
         return
-    assert getattr(count(coupling, plan.kept), kind) <= allowed
-    if gone(plan):
-        less = select(coupling, layers, scores, Budget(rate=(gone(plan) - 1) / total(layers)), limits)
-        assert gone(less) == gone(plan) - 1
-        assert getattr(count(coupling, less.kept), kind) > allowed
+    spent = getattr(count(coupling, plan.kept), kind)
+    assert spent <= allowed
+    # a shorter cut that costs no more than allowed would be the plan of what it costs
+    for between in range(max(spent, 2), math.floor(allowed) + 1, max(1, (math.floor(allowed) - spent) // 20)):
+        assert gone(plan_or_none(problem, Budget(**{kind: float(between)}), limits)) == gone(plan)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), kinds, st.tuples(st.floats(0.05, 1), st.floats(0.05, 1)), floors, roundings)
+def test_a_tighter_budget_removes_a_superset(problem, kind, pair, floor, round_to):
+    tight, wide = (
+        plan_or_none(problem, Budget(**{kind: share}), Limits("calibrated", floor, round_to)) for share in sorted(pair)
+    )
+    if tight is not None:
+        assert all(not (tight.masks[name] & ~mask).any() for name, mask in wide.masks.items())
+
+
+def test_what_frees_more_for_its_price_goes_first():
+    """A channel of l1 frees 3 x 1 + 4 x 2 MACs, one of l2 frees 4 x 2 + 2 x 3: the ratio of scores decides."""
+    coupling = chain([4, 4])
+    freed = {"l1": 11, "l2": 14}
+    for worth in (1.2, 1.35):
+        scores = {"l1": torch.tensor([1.0, 50, 50, 50]), "l2": torch.tensor([worth, 50, 50, 50])}
+        plan = select(coupling, prunable(coupling), scores, Budget(macs=0.99), Limits(floor=0.0))
+        cheapest = min(freed, key=lambda name: float(scores[name][0]) / freed[name])
+        assert plan.kept == {"l1": 4, "l2": 4} | {cheapest: 3}
+    by_rate = select(coupling, prunable(coupling), scores, Budget(rate=1 / 8), Limits(floor=0.0))
+    assert by_rate.kept == {"l1": 3, "l2": 4}
 
 
 @settings(max_examples=40, deadline=None)

@@ -27,8 +27,11 @@ def prune(
     rate: Annotated[float | None, typer.Option(help="Share of the prunable channels to remove, in [0, 1).")] = None,
     macs: Annotated[float | None, typer.Option(help="MACs to keep: a share up to 1, or a number.")] = None,
     params: Annotated[float | None, typer.Option(help="Parameters to keep: a share up to 1, or a number.")] = None,
+    size: Annotated[
+        float | None, typer.Option("--bytes", help="Bytes to keep: a share up to 1, or a number.")
+    ] = None,
     scope: Annotated[
-        str | None, typer.Option(help="global (one ranking) or layer (the same share everywhere).")
+        str | None, typer.Option(help="calibrated (measured), global (bare scores) or layer (the same share).")
     ] = None,
     criterion: Annotated[str | None, typer.Option(help="influence, theorem1, gate, inf-cp, taylor, ...")] = None,
     scores: Annotated[str | None, typer.Option(help="A scores file to reuse.")] = None,
@@ -61,6 +64,7 @@ def prune(
             prune__rate=rate,
             prune__macs=macs,
             prune__params=params,
+            prune__bytes=size,
             prune__scope=scope,
             prune__compensate=compensate,
             prune__finetune=finetune,

@@ -115,6 +115,12 @@ class DataConfig(Section):
     download: bool = Field(default=False, description="Fetch missing files.")
     batch_size: int = Field(default=128, gt=0, description="Samples per batch.")
     calibration: int = Field(default=2048, gt=0, description="Training samples used to score and to compensate.")
+    positions: int | None = Field(
+        default=64,
+        gt=0,
+        description="Output positions per sample that stand for all of a layer's when scoring and compensating; "
+        "null: all.",
+    )
     validation: float = Field(default=0.1, gt=0, lt=1, description="Share of the training samples kept for validation.")
     seed: int = Field(
         default=0, ge=0, le=_MAX_SEED, description="Seed of the split into training and validation samples."
@@ -134,15 +140,20 @@ class ScoreConfig(Section):
     file: str | None = Field(
         default=None, min_length=1, description="A scores file to reuse (`--scores`); null: score now."
     )
+    trial_samples: int = Field(
+        default=512,
+        gt=0,
+        description="Validation samples on which layers are narrowed one by one, for `prune.scope=calibrated`.",
+    )
     samples_per_input: int = Field(
         default=1, gt=0, description="Labels drawn from the model per input, for the Fisher."
     )
 
 
 class PruneConfig(Section):
-    """How much is cut, where, and what is done for the rest. One budget: rate, macs or params."""
+    """How much is cut, where, and what is done for the rest. One budget: rate, macs, params or bytes."""
 
-    one_of: ClassVar[tuple[str, ...]] = ("rate", "macs", "params")
+    one_of: ClassVar[tuple[str, ...]] = ("rate", "macs", "params", "bytes")
 
     rate: float | None = Field(default=0.5, ge=0, lt=1, description="Budget: share of the prunable channels removed.")
     macs: float | None = Field(
@@ -157,8 +168,15 @@ class PruneConfig(Section):
         description="Budget: parameters kept, a share up to 1 or a number; replaces `rate`.",
         json_schema_extra=_BUDGET_TEXT,
     )
-    scope: Literal["global", "layer"] = Field(
-        default="global", description="One ranking of all channels, or one per layer."
+    bytes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Budget: bytes of all parameters and buffers kept, a share up to 1 or a number; replaces `rate`.",
+        json_schema_extra=_BUDGET_TEXT,
+    )
+    scope: Literal["calibrated", "global", "layer"] = Field(
+        default="calibrated",
+        description="One ranking of all channels by measured loss, one by bare scores, or one per layer.",
     )
     floor: float = Field(
         default=0.2,

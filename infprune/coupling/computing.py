@@ -105,8 +105,21 @@ def _record(
         state.labels.union(state.dim(bias, 0, len(outputs), role), outputs, bias)
     else:
         state.freeze_computed(node, given, outputs)
-    call = Computation(weight, bias, positions, groups, _only_norm(state, node), transposed=transposed)
+    norm, summed = _only_norm(state, node), _only_summed(node)
+    call = Computation(weight, bias, positions, groups, norm, transposed=transposed, summed=summed)
     state.computations.append(call)
+
+
+def _only_summed(node: Node) -> bool:
+    """Whether a node, past a batch norm or a dropout that alone read it, is read by nothing but an addition."""
+    while True:
+        readers = list(node.users)
+        if len(readers) != 1:
+            return False
+        word = str(readers[0].target)
+        if "batch_norm" not in word and "dropout" not in word:
+            return word.startswith("aten.add")
+        node = readers[0]
 
 
 def _only_norm(state: Propagation, node: Node) -> str | None:

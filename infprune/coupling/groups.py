@@ -69,7 +69,7 @@ class Computation:
     `positions` is the number of output positions per sample (input positions if `transposed`), so its cost is
     `positions * weight.numel()` MACs. `norm` names the running mean of the batch norm that alone reads the output, if
     that is so. `owned`: the weight belongs to a convolution or linear module and is used by calling it, so hooks on
-    the module see it.
+    the module see it. `summed`: nothing but an addition reads the output, past batch norm and dropout.
     """
 
     weight: str
@@ -79,6 +79,7 @@ class Computation:
     norm: str | None = None
     owned: bool = True
     transposed: bool = False
+    summed: bool = False
 
     @property
     def module(self) -> str:
@@ -127,3 +128,9 @@ class Coupling:
     def prunable(self) -> tuple[ChannelLayer, ...]:
         """Layers whose channels may be removed."""
         return tuple(layer for layer in self.layers if layer.frozen is None)
+
+    def owns_norm(self, call: Computation) -> bool:
+        """Whether a batch norm stands behind a weight and reads nothing but this weight's outputs."""
+        readers = {c.weight for c in self.computations if c.norm == call.norm}
+        norms = {c.norm for c in self.computations if c.weight == call.weight}
+        return call.norm is not None and readers == {call.weight} and norms == {call.norm}

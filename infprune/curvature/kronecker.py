@@ -1,5 +1,6 @@
 """Kronecker factors of the Fisher of one weight: H = G (x) A."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from infprune.curvature.patches import gram, matrix, outputs
+from infprune.curvature.positions import Positions
 from infprune.curvature.sweep import LabelSource, Observer
 
 
@@ -26,12 +28,14 @@ class KroneckerFactors:
 
 
 class KroneckerObserver(Observer):
-    """Collects the factors of the named modules."""
+    """Collects the factors of the named modules; A on `positions` output positions per sample, None: on all."""
 
     labels = LabelSource.MODEL
 
-    def __init__(self, names: Collection[str]) -> None:
+    def __init__(self, names: Collection[str], positions: int | None = None) -> None:
         self._names = names
+        self._positions = positions
+        self._seen = Counter[nn.Module]()
         self._inputs: dict[str, Tensor] = {}
         self._gradients: dict[str, Tensor] = {}
         self._rows: dict[str, int] = {}
@@ -41,7 +45,8 @@ class KroneckerObserver(Observer):
         """Add A of one batch."""
         if name not in self._names:
             return
-        own = gram(module, x, ones=True)
+        own = gram(module, x, ones=True, at=Positions(self._positions, self._seen[module]))
+        self._seen[module] += len(x)
         _add(self._inputs, name, own)
         if name not in self._gradients:  # stays zero if the loss does not depend on this module
             size = matrix(module).shape[1]

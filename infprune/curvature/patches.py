@@ -1,27 +1,31 @@
 """What a weight multiplies: the rows of the im2col matrix of a convolution or linear layer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infprune.curvature.positions import ALL, Positions
+
 WeightModule = nn.Linear | nn.modules.conv._ConvNd  # noqa: SLF001 - the common base of all convolutions
 
 
-def columns(module: nn.Module, x: Tensor, *, ones: bool) -> Tensor:
+def columns(module: nn.Module, x: Tensor, *, ones: bool, at: Positions = ALL) -> Tensor:
     """Unfold the input of `module` so that its output is `weight.flatten(1) @ columns`.
 
     Args:
         module: a linear or convolution module.
         x: its input, `(N, ..., I)` or `(N, I, *space)`.
         ones: append a row of ones, the input of the bias.
+        at: the output positions wanted.
 
     Returns:
-        `(G, D, N * P)` with `D = I / G * K` (+ 1), `G` groups, `P` positions.
+        `(G, D, N * P)` with `D = I / G * K` (+ 1), `G` groups, `P` positions. Samples of one offset stand together;
+        columns that stand for w positions are times sqrt(w), so that their products sum as over all positions.
     """
-    unfolded = _linear(x) if isinstance(module, nn.Linear) else _conv(module, x)
-    return F.pad(unfolded, (0, 0, 0, 1), value=1.0) if ones else unfolded
+    return _linear(x, at, ones=ones) if isinstance(module, nn.Linear) else _conv(module, x, at, ones=ones)
 
 
 def matrix(module: nn.Module) -> Tensor:
@@ -36,29 +40,39 @@ def matrix(module: nn.Module) -> Tensor:
     return weight.reshape(groups, weight.shape[0] // groups, -1)
 
 
-def assign(module: nn.Module, new: Tensor) -> None:
-    """Set the weight from its `matrix` form, in place."""
+def assigned(module: nn.Module, new: Tensor) -> Tensor:
+    """The weight whose `matrix` form is `new`, in the type of the module's own."""
     weight = module.weight
     assert isinstance(weight, Tensor)
     if getattr(module, "transposed", False):
         shape = (weight.shape[1], weight.shape[0], *weight.shape[2:])
         new = new.reshape(shape).flip(list(range(2, weight.dim()))).transpose(0, 1)
-    weight.copy_(new.reshape(weight.shape))
+    return new.reshape(weight.shape).to(weight)
 
 
-def outputs(module: nn.Module, y: Tensor) -> Tensor:
-    """Arrange an output (or its gradient) as `(G, O / G, N * P)`, the order of `columns`."""
+def rows_read(module: nn.Module, positions: Tensor) -> Tensor:
+    """The rows of `columns` that come from input positions (of a group) `(..., k)`: `(..., k * K)`."""
+    assert isinstance(module.weight, Tensor)
+    kernel = module.weight.shape[2:].numel()
+    return (positions[..., None] * kernel + torch.arange(kernel)).flatten(-2)
+
+
+def outputs(module: nn.Module, y: Tensor, at: Positions = ALL) -> Tensor:
+    """Arrange an output (or its gradient) as `(G, O / G, N * P)`, the order and scale of `columns`."""
     if isinstance(module, nn.Linear):
-        return y.reshape(1, -1, y.shape[-1]).transpose(1, 2)
+        return _linear(y, at, ones=False)
     groups: int = module.groups  # type: ignore[assignment]
-    return y.transpose(0, 1).reshape(groups, y.shape[1] // groups, -1)
+    return _joined(
+        y, range(2, y.dim()), at, lambda t: t.transpose(0, 1).reshape(groups, y.shape[1] // groups, -1), ones=False
+    )
 
 
-def _linear(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1]).t().unsqueeze(0)
+def _linear(x: Tensor, at: Positions, *, ones: bool) -> Tensor:
+    width = x.shape[-1]
+    return _joined(x, range(1, x.dim() - 1), at, lambda t: t.reshape(-1, width).t()[None], ones=ones)
 
 
-def _conv(module: Any, x: Tensor) -> Tensor:
+def _conv(module: Any, x: Tensor, at: Positions, *, ones: bool) -> Tensor:
     stride = module.stride
     if module.transposed:
         x, stride = _spread(module, x), (1,) * len(stride)
@@ -68,10 +82,21 @@ def _conv(module: Any, x: Tensor) -> Tensor:
     space = x.dim() - 2
     for d, (size, step, dilation) in enumerate(zip(module.kernel_size, stride, module.dilation, strict=True), start=2):
         x = x.unfold(d, (size - 1) * dilation + 1, step)[..., ::dilation]
+    rows = x.shape[1] // module.groups * module.weight.shape[2:].numel()
     # (N, I, *positions, *kernel) -> (I, *kernel, N, *positions)
-    x = x.permute(1, *range(2 + space, 2 + 2 * space), 0, *range(2, 2 + space))
-    groups = module.groups
-    return x.reshape(groups, x.shape[0] // groups * module.weight.shape[2:].numel(), -1)
+    order = (1, *range(2 + space, 2 + 2 * space), 0, *range(2, 2 + space))
+    return _joined(
+        x, range(2, 2 + space), at, lambda t: t.permute(order).reshape(module.groups, rows, -1), ones=ones
+    )
+
+
+def _joined(x: Tensor, axes: range, at: Positions, arrange: Callable[[Tensor], Tensor], *, ones: bool) -> Tensor:
+    """The positions wanted of `x`, whose `axes` run over positions, each part brought to `(G, rows, columns)`."""
+    parts = [arrange(t) for t in at.parts(x, axes)]
+    found = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+    found = F.pad(found, (0, 0, 0, 1), value=1.0) if ones else found
+    weight = at.weight([x.shape[d] for d in axes])
+    return found if weight == 1 else found * weight**0.5
 
 
 def _spread(module: Any, x: Tensor) -> Tensor:
@@ -92,16 +117,16 @@ def _spread(module: Any, x: Tensor) -> Tensor:
     return F.pad(spread, widths)
 
 
-def chunks(module: Any, x: Tensor, limit_bytes: int = 1 << 28) -> list[slice]:
-    """Split the samples of `x` so that the columns of one part stay below `limit_bytes`."""
+def chunks(module: Any, x: Tensor, limit_bytes: int = 1 << 28, at: Positions = ALL) -> list[tuple[slice, Positions]]:
+    """Split the samples of `x` so that the columns of one part stay below `limit_bytes`; each with its positions."""
     kernel = 1 if isinstance(module, nn.Linear) else module.weight.shape[2:].numel()
     grown = torch.Size(module.stride).numel() if getattr(module, "transposed", False) else 1
     per_sample = max(1, x[0].numel() * int(kernel) * grown * x.itemsize)
     step = max(1, limit_bytes // per_sample)
-    return [slice(i, i + step) for i in range(0, len(x), step)]
+    return [(slice(i, i + step), Positions(at.count, at.first + i)) for i in range(0, len(x), step)]
 
 
-def gram(module: nn.Module, x: Tensor, *, ones: bool) -> Tensor:
+def gram(module: nn.Module, x: Tensor, *, ones: bool, at: Positions = ALL) -> Tensor:
     """Sum over samples and positions of the outer products of the columns: `(G, D, D)`, in the dtype of `x`."""
-    parts = (columns(module, x[part], ones=ones) for part in chunks(module, x))
+    parts = (columns(module, x[part], ones=ones, at=where) for part, where in chunks(module, x, at=at))
     return torch.stack([c @ c.mT for c in parts]).sum(0)

@@ -36,7 +36,7 @@ class Bench:
     def budget(self) -> selection.Budget:
         """The configured budget."""
         prune = self.session.config.prune
-        return selection.Budget(prune.rate, prune.macs, prune.params)
+        return selection.Budget(prune.rate, prune.macs, prune.params, prune.bytes)
 
     @property
     def limits(self) -> selection.Limits:

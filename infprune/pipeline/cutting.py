@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from infprune import compensation, forward, selection
 from infprune.coupling.groups import ChannelLayer, Coupling
@@ -14,6 +14,7 @@ from infprune.evaluation import evaluate
 from infprune.forward import Inputs
 from infprune.progress import Progress
 from infprune.proof import Proof, prove
+from infprune.scores.contract import ChannelScores
 from infprune.selection import Budget, Limits, PruningPlan
 from infprune.surgery import Kept, kept_positions, resized
 
@@ -29,11 +30,24 @@ class Cut:
     frozen: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Correction:
+    """How the weights that stay are corrected.
+
+    `mode`: ls or ls+bn. `damping`: of the least squares, None chooses. `positions`: output positions per sample that
+    enter it, None all.
+    """
+
+    mode: str
+    damping: float | None
+    positions: int | None
+
+
 def cut(
     module: nn.Module,
     coupling: Coupling,
     layers: tuple[ChannelLayer, ...],
-    scores: Mapping[str, Tensor],
+    scores: ChannelScores,
     budget: Budget,
     limits: Limits,
     inputs: Inputs,
@@ -67,10 +81,9 @@ def compensate(
     dense: nn.Module,
     cut_network: Cut,
     coupling: Coupling,
-    mode: str,
+    how: Correction,
     calibration: Batches,
     validation: Batches,
-    damping: float | None,
     progress: Progress,
 ) -> nn.Module:
     """Correct a copy of the cut network: least squares (`ls`), then batch-norm statistics (`ls+bn`).
@@ -80,9 +93,16 @@ def compensate(
     """
     small = copy.deepcopy(cut_network.module)
     compensation.least_squares(
-        dense, small, coupling, cut_network.kept, calibration, damping=damping, progress=progress
+        dense,
+        small,
+        coupling,
+        cut_network.kept,
+        calibration,
+        damping=how.damping,
+        positions=how.positions,
+        progress=progress,
     )
-    if mode == "ls" or not compensation.has_statistics(small):
+    if how.mode == "ls" or not compensation.has_statistics(small):
         return small
     recalibrated = copy.deepcopy(small)
     compensation.recalibrate(recalibrated, calibration)

@@ -33,7 +33,7 @@ def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneR
         dense_accuracy = evaluate(bench.dense, bench.test).accuracy
     checkpoint = session.folder / "finetune.ckpt"
     order = Order(bench.budget, settings.run.seed, settings.prune.finetune, checkpoint, resume)
-    made = shrink(bench, scores.values, dense_accuracy, order, watch, progress)
+    made = shrink(bench, scores, dense_accuracy, order, watch, progress)
     with watch.stage("write"):
         path = Path(settings.run.output or session.folder / "pruned.safetensors")
         _write(path, bench, made, scores)

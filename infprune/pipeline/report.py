@@ -76,7 +76,7 @@ def run(settings: config.Config, grid: Grid, progress: Progress, *, finetune: bo
                 scores = scored(bench, tuple(dict.fromkeys(c for c, _ in missing)), seed, progress)
             for criterion, rate in missing:
                 order = Order(selection.Budget(rate=rate), seed, finetune)
-                made = shrink(bench, scores[criterion].values, accuracy, order, watch, progress)
+                made = shrink(bench, scores[criterion], accuracy, order, watch, progress)
                 store.put(_key(seed, criterion, rate), _measurement(bench, made))
                 bar.advance(f"{criterion} {rate:g} seed {seed}")
     session.record()
@@ -141,7 +141,7 @@ def _identity(bench: Bench, *, finetune: bool) -> str:
     content = bench.session.config.model_dump() | {"finetuned": finetune, "weights": digest(bench.dense)}
     content["versions"] = [__version__, torch.__version__]
     content["run"] = {key: content["run"][key] for key in ("precision",)}
-    content["prune"] = {key: value for key, value in content["prune"].items() if key not in ("rate", "macs", "params")}
+    content["prune"] = {key: value for key, value in content["prune"].items() if key not in ("rate", "macs", "params", "bytes")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

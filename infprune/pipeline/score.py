@@ -1,23 +1,26 @@
 """`infprune score`: calibration pass -> scores file and a table of layers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from infprune import cost, selection
+from infprune import cost, selection, sensitivity
 from infprune.artifacts import ScoresManifest, read_scores, write_scores
 from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer, Coupling
+from infprune.data.dataset import gather
 from infprune.errors import InputError
+from infprune.forward import move
 from infprune.models.checkpoint import digest
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.results import LayerRow, ScoreResult
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, Silent, told
-from infprune.scores.contract import ChannelScores, ScoringInputs
+from infprune.scores.contract import ChannelScores, Need, ScoringInputs, Statistics
 from infprune.scores.measure import collect, needs_of, score
 
 
@@ -40,7 +43,7 @@ def run(settings: Config, progress: Progress) -> ScoreResult:
     )
     write_scores(path, scores, described)
     session.record()
-    plan = selection.select(bench.coupling, bench.layers, scores.values, bench.budget, bench.limits)
+    plan = selection.select(bench.coupling, bench.layers, scores, bench.budget, bench.limits)
     return ScoreResult(
         criterion=scores.criterion,
         unit=scores.unit,
@@ -65,14 +68,36 @@ def measured(bench: Bench, progress: Progress) -> ChannelScores:
 def scored(bench: Bench, criteria: tuple[str, ...], seed: int, progress: Progress) -> dict[str, ChannelScores]:
     """Score by several criteria from one shared pass."""
     settings, needs = bench.session.config.score, needs_of(criteria)
+    calibrated = bench.session.config.prune.scope == "calibrated"
+    needs |= {Need.KRONECKER} if calibrated else set()
     samples = bench.session.calibration(seed)
     with (progress if needs else Silent()).bar("calibration", len(samples)) as bar:
         statistics = collect(
-            bench.dense, bench.layers, told(samples, bar), needs, seed=seed, draws=settings.samples_per_input
+            bench.dense,
+            bench.layers,
+            told(samples, bar),
+            needs,
+            seed=seed,
+            draws=settings.samples_per_input,
+            positions=bench.session.config.data.positions,
         )
     damping = None if settings.damping == "auto" else settings.damping
     inputs = ScoringInputs(bench.dense, bench.layers, statistics, damping, seed)
-    return {name: score(name, inputs) for name in criteria}
+    found = {name: score(name, inputs) for name in criteria}
+    if not calibrated:
+        return found
+    return {name: _with_curves(bench, scores, statistics, progress) for name, scores in found.items()}
+
+
+def _with_curves(bench: Bench, scores: ChannelScores, statistics: Statistics, progress: Progress) -> ChannelScores:
+    """Measure what each layer loses at several widths, on validation samples."""
+    session = bench.session
+    count = min(session.config.score.trial_samples, len(session.splits.validation))
+    x = move(gather(session.splits.validation, range(count))[0], session.device)
+    curves = sensitivity.measure(
+        bench.dense, bench.coupling, bench.layers, scores.values, statistics.kronecker, x, progress=progress
+    )
+    return replace(scores, curves=curves)
 
 
 def rows(
@@ -104,6 +129,8 @@ def _reused(path: Path, bench: Bench) -> ChannelScores:
     for layer in bench.layers:
         if layer.name not in scores.values or len(scores.values[layer.name]) != layer.size:
             raise InputError(f"{path}: no scores for {layer.name}; it was protected when they were made, score again")
-    return ChannelScores(
-        scores.criterion, scores.unit, {layer.name: scores.values[layer.name] for layer in bench.layers}
-    )
+    names = [layer.name for layer in bench.layers]
+    if bench.limits.scope == "calibrated" and not scores.curves.keys() >= set(names):
+        raise InputError(f"{path}: scores without curves; score again with prune.scope=calibrated, or use another scope")
+    curves = {name: scores.curves[name] for name in names if name in scores.curves}
+    return ChannelScores(scores.criterion, scores.unit, {name: scores.values[name] for name in names}, curves)

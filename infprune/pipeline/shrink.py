@@ -1,10 +1,9 @@
 """Scores and a budget -> a smaller network, measured after every stage."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from infprune.evaluation import evaluate
 from infprune.forward import uncalled
@@ -13,6 +12,7 @@ from infprune.pipeline.bench import Bench
 from infprune.pipeline.results import Accuracy
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
+from infprune.scores.contract import ChannelScores
 from infprune.selection import Budget
 from infprune.training import train
 
@@ -39,7 +39,7 @@ class Shrunk:
 
 def shrink(
     bench: Bench,
-    scores: Mapping[str, Tensor],
+    scores: ChannelScores,
     dense_accuracy: float,
     order: Order,
     watch: Stopwatch,
@@ -57,9 +57,10 @@ def shrink(
     if prune.compensate != "none":
         calibration = session.calibration(order.seed)
         damping = None if prune.ls_damping == "auto" else prune.ls_damping
+        how = cutting.Correction(prune.compensate, damping, session.config.data.positions)
         with watch.stage("compensate"):
             small = cutting.compensate(
-                bench.dense, made, bench.coupling, prune.compensate, calibration, bench.validation, damping, progress
+                bench.dense, made, bench.coupling, how, calibration, bench.validation, progress
             )
         with watch.stage("evaluate"):
             accuracy = replace(accuracy, compensated=evaluate(small, bench.test).accuracy)

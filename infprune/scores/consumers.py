@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from infprune.coupling.groups import ChannelLayer, Role
-from infprune.curvature.patches import matrix
+from infprune.curvature.patches import matrix, rows_read
 from infprune.scores.contract import ScoringInputs
 
 
@@ -28,7 +28,4 @@ def gate_price(inputs: ScoringInputs, layer: ChannelLayer) -> Tensor:
 def columns_read(module: nn.Module, index: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """The weight as `(G, O/G, D')` in the dtype of `like`, and the im2col columns `(C, k * K)` of its positions."""
     weight = matrix(module).detach().to(like.dtype)
-    assert isinstance(module.weight, Tensor)
-    kernel = module.weight.shape[2:].numel()
-    columns = (index[..., None] * kernel + torch.arange(kernel)).flatten(1)
-    return weight, columns.to(like.device)
+    return weight, rows_read(module, index).to(like.device)

@@ -54,9 +54,24 @@ class Criterion:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Measured loss of a layer that alone is narrowed: `loss[i]` with `kept[i]` channels, widths descending.
+
+    The full width, which loses nothing, is left out. See `infprune.sensitivity`.
+    """
+
+    kept: tuple[int, ...]
+    loss: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class ChannelScores:
-    """Scores of all prunable channels, by layer name: float64 `(C,)` on the CPU, finite; larger = keep."""
+    """Scores of all prunable channels, by layer name: float64 `(C,)` on the CPU, finite; larger = keep.
+
+    `curves`: what layers lose at some widths, by layer name; empty where that was not measured.
+    """
 
     criterion: str
     unit: str
     values: Mapping[str, Tensor]
+    curves: Mapping[str, Curve] = field(default_factory=dict)

@@ -31,6 +31,7 @@ def collect(
     *,
     seed: int,
     draws: int,
+    positions: int | None = None,
 ) -> Statistics:
     """Run one pass over `batches` and collect what `needs` names; nothing is run if nothing is needed.
 
@@ -43,7 +44,7 @@ def collect(
     readers = sorted(_modules(s for layer in layers if not layer.gated for s in layer.having(Role.CONSUMER)))
     gated = [layer for layer in layers if layer.gated]
     producers = sorted(_modules(s for layer in gated for s in filters(layer)))
-    kronecker = KroneckerObserver(readers)
+    kronecker = KroneckerObserver(readers, positions)
     gates = {
         LabelSource.MODEL: GateObserver(layers if Need.GATES_MODEL in needs else gated, LabelSource.MODEL),
         LabelSource.DATA: GateObserver(layers, LabelSource.DATA),

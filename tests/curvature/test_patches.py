@@ -5,6 +5,7 @@ from torch.testing import assert_close
 
 import reference
 from infprune.curvature import patches
+from infprune.curvature.positions import Positions
 
 EXPLICIT = {
     "linear": (nn.Linear(5, 4), (3, 5)),
@@ -79,15 +80,61 @@ def test_gram_does_not_depend_on_the_chunks(name, limit, monkeypatch):
     module, x = variant(name)
     whole = patches.gram(module, x, ones=True)
     parts = patches.chunks(module, x, limit)
-    assert [n for part in parts for n in range(len(x))[part]] == [0, 1, 2]
+    assert [n for part, _ in parts for n in range(len(x))[part]] == [0, 1, 2]
     assert len(parts) == {1: 3, 1 << 40: 1}.get(limit, len(parts))
-    monkeypatch.setattr(patches, "chunks", lambda *_: parts)
+    monkeypatch.setattr(patches, "chunks", lambda *_, **__: parts)
     assert_close(patches.gram(module, x, ones=True), whole, rtol=1e-12, atol=1e-12)
 
 
 def test_chunks_bound_the_columns():
     module, x = nn.Conv2d(3, 4, 3, padding=1), torch.randn(50, 3, 6, 5)
     limit = 20_000
-    sizes = [patches.columns(module, x[part], ones=False).nbytes for part in patches.chunks(module, x, limit)]
+    sizes = [patches.columns(module, x[part], ones=False).nbytes for part, _ in patches.chunks(module, x, limit)]
     assert len(sizes) > 5
     assert limit / 2 < max(sizes) <= limit
+
+
+SAMPLED = ["linear on sequences", "groups", "conv1d", "padding"]
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_grid_of_positions_sums_as_all_do(name):
+    """Of equal samples, each offset of the grid once: the estimate is then the sum itself."""
+    module, x = variant(name)
+    y = module(x[:1])
+    space = y.shape[1:-1] if isinstance(module, nn.Linear) else y.shape[2:]
+    at = Positions(2, first=3)
+    weight = at.weight(space)
+    assert weight > 1
+    same = x[:1].expand(2 * weight, *x.shape[1:])
+    assert patches.columns(module, same, ones=True, at=at).shape[2] < patches.columns(module, same, ones=True).shape[2]
+    truth = patches.gram(module, same, ones=True)
+    assert_close(patches.gram(module, same, ones=True, at=at), truth, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_grids_do_not_depend_on_the_batches(name):
+    module, x = variant(name)
+    x = torch.cat([x, 2 * x, -x])
+    parts = [patches.gram(module, x[i:j], ones=True, at=Positions(2, 5 + i)) for i, j in ((0, 2), (2, 7), (7, 9))]
+    whole = patches.gram(module, x, ones=True, at=Positions(2, 5))
+    assert_close(torch.stack(parts).sum(0), whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_outputs_stand_at_the_positions_of_the_columns(name):
+    module, x = variant(name)
+    at = Positions(2, first=1)
+    y = patches.outputs(module, module(x), at)
+    ones = patches.columns(module, x, ones=True, at=at)
+    bias = torch.zeros(y.shape[:2], dtype=x.dtype) if module.bias is None else module.bias.reshape(y.shape[:2])
+    weight = torch.cat([patches.matrix(module), bias[..., None]], -1)
+    assert_close(weight @ ones, y, rtol=1e-12, atol=1e-12)
+
+
+def test_steps_of_a_grid():
+    assert Positions().steps((7, 9)) == (1, 1)
+    assert Positions(64).steps((32, 32)) == (4, 4)
+    assert Positions(64).steps((8, 8)) == (1, 1)
+    assert Positions(4).steps((2, 2048)) == (2, 512)
+    assert Positions(10).steps(()) == ()
