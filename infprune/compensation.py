@@ -152,7 +152,7 @@ class _Target:
         self.rows = kept.get(call.weight, {}).get(call.output_dim)
         owner = call.norm.rpartition(".")[0] if call.norm is not None and coupling.owns_norm(call) else None
         self.norm: Any = None if owner is None else small.get_submodule(owner)
-        self.ones = self.module.bias is not None or self.norm is not None
+        self.ones: bool = self.module.bias is not None or owner is not None
         alone = call.summed and self.calls == 1 and (call.norm is None or owner is not None)
         self.end = (owner or call.module) if alone else None
 
@@ -173,7 +173,8 @@ class _Target:
         shift = torch.zeros_like(scale) if norm.bias is None else norm.bias
         heard = scale.abs() > FAINT * scale.abs().max()
         undone = (y - shift.reshape(shape)) / scale.where(heard, 1.0).reshape(shape)
-        return undone.where(heard.reshape(shape), 0.0) + norm.running_mean.reshape(shape)
+        found: Tensor = undone.where(heard.reshape(shape), 0.0) + norm.running_mean.reshape(shape)
+        return found
 
     def _axis(self, y: Tensor) -> int:
         return y.dim() - 1 if isinstance(self.module, nn.Linear) else 1

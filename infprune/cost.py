@@ -125,4 +125,3 @@ def _units(coupling: Coupling, kind: str) -> dict[str, int]:
     if kind == "params":
         return {name: int(spec.parameter) for name, spec in coupling.tensors.items()}
     return {name: spec.itemsize for name, spec in coupling.tensors.items()}
-

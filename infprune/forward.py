@@ -1,7 +1,8 @@
 """Call a network on its inputs, one tensor or several, and take the logits from whatever it returns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,6 +39,16 @@ def each(change: Callable[[Tensor], Tensor], x: Inputs) -> Inputs:
 def head(x: Inputs, count: int) -> Inputs:
     """The first `count` samples."""
     return each(lambda t: t[:count], x)
+
+
+def split(x: Inputs, count: int) -> Iterator[Inputs]:
+    """Parts of `count` samples, in order; the last may be smaller."""
+    for i in range(0, size(x), count):
+        yield each(partial(_part, slice(i, i + count)), x)
+
+
+def _part(which: slice, t: Tensor) -> Tensor:
+    return t[which]
 
 
 def move(x: Inputs, device: str | torch.device) -> Inputs:

@@ -43,9 +43,7 @@ class Pairs(Protocol):
 
 
 @contextmanager
-def lockstep(
-    dense: nn.Module, small: nn.Module, ends: Mapping[str, str | None], batches: Batches
-) -> Iterator[Pairs]:
+def lockstep(dense: nn.Module, small: nn.Module, ends: Mapping[str, str | None], batches: Batches) -> Iterator[Pairs]:
     """Open both networks over the batches.
 
     One forward pass per batch and network runs in a thread that waits at each module, so that the small network
@@ -113,13 +111,14 @@ class _Additions(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         tail = self._listener.tail
-        plain = tail is not None and not kwargs and len(args) == 2 and getattr(function, "__name__", "") in ADDITIONS
-        if plain and all(isinstance(t, Tensor) for t in args) and args[0].shape == args[1].shape:
+        plain = not kwargs and len(args) == 2 and getattr(function, "__name__", "") in ADDITIONS
+        if tail is not None and plain and all(isinstance(t, Tensor) for t in args) and args[0].shape == args[1].shape:
+            name, term = tail
             for i in (0, 1):
-                if args[i] is tail[1]:
+                if args[i] is term:
                     self._listener.tail = None
-                    term = self._listener.added(tail[0], args[i], args[1 - i])
-                    return function(*((term, args[1]) if i == 0 else (args[0], term)))
+                    new = self._listener.added(name, term, args[1 - i])
+                    return function(*((new, args[1]) if i == 0 else (args[0], new)))
         return function(*args, **(kwargs or {}))
 
 
@@ -148,7 +147,9 @@ def _watching(network: nn.Module, ends: Mapping[str, str | None]) -> Iterator[No
             stack.enter_context(_hooked(network, name, "input", lambda value, name=name: tell("entered", name, value)))
             stack.enter_context(_hooked(network, name, "output", lambda value, name=name: tell("left", name, value)))
             if end is not None:
-                stack.enter_context(_hooked(network, end, "output", lambda value, name=name: tell("ended", name, value)))
+                stack.enter_context(
+                    _hooked(network, end, "output", lambda value, name=name: tell("ended", name, value))
+                )
         yield
 
 
@@ -163,11 +164,11 @@ class _Probe(_Listener):
 
     def entered(self, name: str, x: Tensor) -> None:
         self._calls.append(name)
-        self._last = (x, x._version)
+        self._last = (x, x._version)  # noqa: SLF001 - torch's own count of in-place changes
 
     def added(self, name: str, term: Tensor, other: Tensor) -> Tensor:
         assert self._last is not None
-        untouched = self._last[0]._version == self._last[1]  # noqa: SLF001 - torch's own count of in-place changes
+        untouched = self._last[0]._version == self._last[1]  # noqa: SLF001
         if self._calls[-1] == name and self._calls.count(name) == 1 and untouched:
             self.found.add(name)
         return super().added(name, term, other)
@@ -213,9 +214,7 @@ class _Record(_Listener):
 class _Anew:
     """Runs both networks up to the module, for every module."""
 
-    def __init__(
-        self, dense: nn.Module, small: nn.Module, inputs: Sequence[Inputs], summed: frozenset[str]
-    ) -> None:
+    def __init__(self, dense: nn.Module, small: nn.Module, inputs: Sequence[Inputs], summed: frozenset[str]) -> None:
         self._dense, self._small, self._inputs, self._summed = dense, small, inputs, summed
 
     def of(self, name: str, calls: int) -> Iterator[Pair]:

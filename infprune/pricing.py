@@ -1,5 +1,7 @@
 """What the next channel of a layer costs: its score, or its share of the loss that was measured."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -69,6 +71,6 @@ def _convex(values: Tensor) -> Tensor:
             corners.pop()
         corners.append(j)
     hull = torch.zeros_like(values)
-    for a, b in zip(corners, corners[1:], strict=False):
+    for a, b in pairwise(corners):
         hull[a : b + 1] = torch.linspace(heights[a], heights[b], b - a + 1, dtype=values.dtype)
     return hull

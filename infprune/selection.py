@@ -1,13 +1,11 @@
 """Scores + cost + budget + floors -> which channels stay. Pure."""
 
-import itertools
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,16 +18,22 @@ from infprune.scores.contract import ChannelScores
 
 @dataclass(frozen=True)
 class Budget:
-    """One limit: share of channels removed, or MACs, parameters or bytes kept (a share up to 1, else a number)."""
+    """One limit: share of channels removed, or MACs, parameters, bytes or time kept (a share up to 1, else a number).
+
+    `latency` in milliseconds; what it costs is measured, so `select` leaves it to its caller (see `order`).
+    """
 
     rate: float | None = None
     macs: float | None = None
     params: float | None = None
     bytes: float | None = None
+    latency: float | None = None
 
     @property
     def kind(self) -> str:
-        """What is counted: "channels", or a field of `cost.Cost`."""
+        """What a channel frees: "channels", or a field of `cost.Cost`; MACs stand for time."""
+        if self.latency is not None:
+            return "macs"
         return next((kind for kind in ("macs", "params", "bytes") if getattr(self, kind) is not None), "channels")
 
     def allowed(self, dense: int) -> float:
@@ -42,16 +46,29 @@ class Budget:
 class Limits:
     """What every plan respects.
 
-    `scope`: "calibrated" ranks all channels together by measured loss, "global" by their bare scores; "layer" cuts every
-    layer by the same share.
+    `scope`: "calibrated" ranks all channels together by measured loss, "global" by their bare scores; "layer" cuts
+    every layer by the same share.
     `floor`: with a share R of all channels removed, a layer of C channels keeps at least
-    max(1, ceil(floor (1 - R) C)) (docs/decisions/0002-floors.md); only the global scope can come near it.
+    max(1, ceil(floor (1 - R) C)) (docs/decisions/0002-floors.md); only ranked scopes can come near it.
     `round_to`: kept widths are multiples of it, except a layer that is not cut at all.
+    `per_layer`: layers, by patterns over the modules that make them, that lose this share of their channels (rounded
+    down) whatever the budget, which the others then meet; floors do not hold for them. The first pattern counts.
     """
 
     scope: str = "global"
     floor: float = 0.2
     round_to: int = 1
+    per_layer: Mapping[str, float] = field(default_factory=dict)
+
+    def fixed(self, layer: ChannelLayer) -> int | None:
+        """How many channels `per_layer` takes from a layer; None: it says nothing."""
+        rate = next((rate for pattern, rate in self.per_layer.items() if protected(layer, [pattern])), None)
+        return None if rate is None else layer.size - self.width(layer, rate)
+
+    def width(self, layer: ChannelLayer, rate: float) -> int:
+        """What a layer keeps that loses a share, rounded up to a multiple of `round_to`, and at least one of it."""
+        keep = max(1, layer.size - math.floor(rate * layer.size + 1e-9))
+        return min(layer.size, math.ceil(keep / self.round_to) * self.round_to)
 
 
 @dataclass(frozen=True)
@@ -70,6 +87,20 @@ class PruningPlan:
         """Share of the prunable channels that go."""
         total = sum(len(mask) for mask in self.masks.values())
         return 1 - sum(self.kept.values()) / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """Plans number 0 to `last`, each within the one before: `plan(step)`, `left(step)` of the cost it was made for."""
+
+    last: int
+    plan: Callable[[int], PruningPlan]
+    left: Callable[[int], int]
+
+    def first(self, fits: Callable[[int], bool]) -> int | None:
+        """The first plan that fits, by bisection: those after one that fits do so too. None: not even the last."""
+        found = bisect_left(range(self.last + 1), 1, key=fits)
+        return None if found > self.last else found
 
 
 @dataclass(frozen=True)
@@ -118,80 +149,88 @@ def select(
     Raises:
         BudgetError: the floors do not allow it; names the layers that bind.
     """
+    if budget.rate is not None:
+        return _by_rate(coupling, layers, scores, budget.rate, limits)
+    found = order(coupling, layers, scores, budget.kind, limits)
+    dense = cost.count(coupling).of(budget.kind)
+    allowed = budget.allowed(dense)
+    step = found.first(lambda step: found.left(step) <= allowed)
+    if step is None:
+        least = found.left(found.last)
+        reachable = f"at least {least} ({least / dense:.3f} of the dense {dense})"
+        raise infeasible(f"{budget.kind} {allowed:.0f}", found, reachable, limits)
+    return found.plan(step)
+
+
+def order(
+    coupling: Coupling, layers: Sequence[ChannelLayer], scores: ChannelScores, kind: str, limits: Limits
+) -> Order:
+    """All plans for budgets of a kind (`Budget.kind`), from the one that cuts least on."""
     orders = {layer.name: torch.argsort(scores.values[layer.name], stable=True) for layer in layers}
+    fixed = [limits.fixed(layer) for layer in layers]
     if limits.scope == "layer":
-        return _layerwise(coupling, layers, orders, budget, limits)
+        # The rates at which some layer loses one more channel: between two of them the plan does not change.
+        rates = sorted({k / layer.size for layer in layers for k in range(layer.size + 1)})
+
+        def plan(step: int) -> PruningPlan:
+            return _layerwise(layers, orders, rates[step], limits)
+
+        return Order(len(rates) - 1, plan, lambda step: _left(coupling, plan(step), kind))
     prices = {
         name: pricing.prices(
-            scores.values[name][order], scores.curves[name] if limits.scope == "calibrated" else None
+            scores.values[name][ranked], scores.curves[name] if limits.scope == "calibrated" else None
         ).tolist()
-        for name, order in orders.items()
+        for name, ranked in orders.items()
     }
-    removals = _global_order(coupling, layers, prices, budget.kind, limits)
+    removals = _global_order(coupling, layers, prices, kind, limits)
+    start = [count or 0 for count in fixed]
 
-    def plan(steps: int) -> PruningPlan:
-        gone = [0] * len(layers)
-        for removal in removals[:steps]:
+    def ranked_plan(step: int) -> PruningPlan:
+        gone = list(start)
+        for removal in removals[:step]:
             gone[removal.layer] += removal.size
         return _plan(layers, orders, gone)
 
-    if budget.rate is not None:
-        total = sum(layer.size for layer in layers)
-        counts = [0, *itertools.accumulate(removal.size for removal in removals)]
-        wanted = math.floor(budget.rate * total + 1e-9)
-        steps = sum(count <= wanted for count in counts) - 1
-        if steps == len(removals) and wanted - counts[-1] >= limits.round_to:
-            raise _infeasible(f"rate {budget.rate}", plan(steps), f"at most {counts[-1] / total:.3f}", limits)
-        return plan(steps)
-    spent = [cost.count(coupling).of(budget.kind), *(removal.left for removal in removals)]
-    return plan(_first_within(spent, budget, limits, plan))
+    first = _left(coupling, ranked_plan(0), kind)
+    return Order(len(removals), ranked_plan, lambda step: removals[step - 1].left if step else first)
+
+
+def _by_rate(
+    coupling: Coupling, layers: Sequence[ChannelLayer], scores: ChannelScores, rate: float, limits: Limits
+) -> PruningPlan:
+    """The last plan that removes no more than the rate."""
+    if limits.scope == "layer":
+        orders = {layer.name: torch.argsort(scores.values[layer.name], stable=True) for layer in layers}
+        return _layerwise(layers, orders, rate, limits)
+    total = sum(layer.size for layer in layers)
+    everything = sum(layer.size for layer in coupling.layers)
+    found = order(coupling, layers, scores, "channels", limits)
+    wanted = math.floor(rate * total + 1e-9)
+    over = found.first(lambda step: everything - found.left(step) > wanted)
+    if over == 0:
+        least = (everything - found.left(0)) / total
+        raise BudgetError(f"rate {rate} is out of reach: prune.per_layer alone removes {least:.3f}; lower it")
+    if over is None and wanted - (everything - found.left(found.last)) >= limits.round_to:
+        most = (everything - found.left(found.last)) / total
+        raise infeasible(f"rate {rate}", found, f"at most {most:.3f}", limits)
+    return found.plan(found.last if over is None else over - 1)
 
 
 def _layerwise(
-    coupling: Coupling, layers: Sequence[ChannelLayer], orders: Mapping[str, Tensor], budget: Budget, limits: Limits
+    layers: Sequence[ChannelLayer], orders: Mapping[str, Tensor], rate: float, limits: Limits
 ) -> PruningPlan:
     """Every layer loses the same share, rounded down, and keeps at least one unit of `round_to`."""
-
-    def plan(rate: float) -> PruningPlan:
-        gone = []
-        for layer in layers:
-            keep = max(1, layer.size - math.floor(rate * layer.size + 1e-9))
-            gone.append(layer.size - min(layer.size, math.ceil(keep / limits.round_to) * limits.round_to))
-        return _plan(layers, orders, gone)
-
-    if budget.rate is not None:
-        return plan(budget.rate)
-    # The rates at which some layer loses one more channel: between two of them the plan does not change.
-    rates = sorted({k / layer.size for layer in layers for k in range(layer.size + 1)})
-    spent = _Costs(coupling, budget.kind, [plan(rate) for rate in rates])
-    return plan(rates[_first_within(spent, budget, limits, lambda step: plan(rates[step]))])
+    gone = []
+    for layer in layers:
+        fixed = limits.fixed(layer)
+        gone.append(layer.size - limits.width(layer, rate) if fixed is None else fixed)
+    return _plan(layers, orders, gone)
 
 
-@dataclass(frozen=True)
-class _Costs(Sequence[int]):
-    """Costs of plans, counted when asked for."""
-
-    coupling: Coupling
-    kind: str
-    plans: Sequence[PruningPlan]
-
-    def __len__(self) -> int:
-        return len(self.plans)
-
-    def __getitem__(self, step: Any) -> Any:
-        return cost.count(self.coupling, self.plans[step].kept).of(self.kind)
-
-
-def _first_within(
-    spent: Sequence[int], budget: Budget, limits: Limits, plan: Callable[[int], PruningPlan]
-) -> int:
-    """The first step that costs no more than the budget, by bisection: cost falls with every step."""
-    dense, least = spent[0], spent[len(spent) - 1]
-    allowed = budget.allowed(dense)
-    if least > allowed:
-        reachable = f"at least {least} ({least / dense:.3f} of the dense {dense})"
-        raise _infeasible(f"{budget.kind} {allowed:.0f}", plan(len(spent) - 1), reachable, limits)
-    return bisect_left(spent, -allowed, key=lambda cost: -cost)
+def _left(coupling: Coupling, plan: PruningPlan, kind: str) -> int:
+    if kind == "channels":
+        return sum(plan.kept.get(layer.name, layer.size) for layer in coupling.layers)
+    return cost.count(coupling, plan.kept).of(kind)
 
 
 def _global_order(
@@ -203,16 +242,21 @@ def _global_order(
 ) -> list[_Removal]:
     """Greedy: take the next unit of any layer that is cheapest for what it frees and that its floor allows.
 
-    Floors are those at the rate reached so far. They fall as it rises, so what was allowed stays allowed and every prefix
-    of the list is a valid plan.
+    Floors are those at the rate reached so far. They fall as it rises, so what was allowed stays allowed and every
+    prefix of the list is a valid plan.
     """
     total = sum(layer.size for layer in layers)
     units = [_units(prices[layer.name], limits.round_to) for layer in layers]
     meter = cost.Meter(coupling, kind)
-    where = {layer.name: i for i, layer in enumerate(layers)}
     kept, taken = [layer.size for layer in layers], [0] * len(layers)
-    ratios = [_ratio(meter, layer, units[i][0]) for i, layer in enumerate(layers)]
     removed = 0
+    free = {layer.name: i for i, layer in enumerate(layers)}
+    for layer in layers:
+        if (gone := limits.fixed(layer)) is not None:
+            meter.remove(layer.name, gone)
+            del free[layer.name]
+            removed += gone
+    ratios = [_ratio(meter, layer, units[i][0]) if layer.name in free else math.inf for i, layer in enumerate(layers)]
     removals: list[_Removal] = []
     while True:
         best, least = -1, math.inf
@@ -229,8 +273,8 @@ def _global_order(
         taken[best], kept[best], removed = taken[best] + 1, kept[best] - size, removed + size
         touched = meter.remove(layers[best].name, size)
         removals.append(_Removal(best, size, meter.left))
-        for name in touched & where.keys():
-            i = where[name]
+        for name in touched & free.keys():
+            i = free[name]
             ratios[i] = _ratio(meter, layers[i], units[i][taken[i]]) if taken[i] < len(units[i]) else math.inf
 
 
@@ -270,8 +314,9 @@ def _producers(layer: ChannelLayer) -> set[str]:
     return {s.tensor.removesuffix(".weight").removesuffix(".bias") for s in layer.having(Role.PRODUCER)}
 
 
-def _infeasible(asked: str, plan: PruningPlan, reachable: str, limits: Limits) -> BudgetError:
-    smallest = sorted(plan.kept.items(), key=lambda item: item[1])[:3]
+def infeasible(asked: str, found: Order, reachable: str, limits: Limits) -> BudgetError:
+    """The error for a budget that even the last plan misses."""
+    smallest = sorted(found.plan(found.last).kept.items(), key=lambda item: item[1])[:3]
     rounding = " or prune.round_to" if limits.round_to > 1 else ""
     binding = ", ".join(f"{name} keeps {kept}" for name, kept in smallest)
     return BudgetError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from infprune.coupling.groups import ChannelLayer, Computation, Coupling, Role
 from infprune.curvature.kronecker import KroneckerFactors, wide
 from infprune.curvature.patches import assigned, matrix, rows_read
-from infprune.forward import Inputs, each, head, logits, size
+from infprune.forward import Inputs, head, logits, size, split
 from infprune.modes import evaluating
 from infprune.progress import Progress, Silent
 from infprune.regression import Moments, fit
@@ -42,8 +42,8 @@ def measure(
     W' = W A_{:k} A_kk^-1. Squared logits rather than the Kullback-Leibler divergence: they add up better over layers
     (docs/log.md).
 
-    Costs less than `len(SHARES)` half forward passes per layer over `inputs`: what comes before the first changed module is
-    run once for all trials.
+    Costs about `len(SHARES)` half forward passes per layer over `inputs`: what comes before the first changed module
+    is run once for all trials.
 
     Args:
         module: the dense network; eval mode is used.
@@ -70,8 +70,7 @@ def measure(
                 dense = logits(module, x)
             for i, trial in enumerate(trials):
                 with silencing(module, trial.silence), _resuming(module, record, trial.changed):
-                    gap = logits(module, x) - dense
-                totals[i] += float((gap - gap.mean(1, keepdim=True)).square().mean(1).sum(dtype=wide(gap.device)))
+                    totals[i] += _moved(logits(module, x) - dense)
                 bar.advance(trial.layer)
     count = size(inputs)
     return {
@@ -81,6 +80,20 @@ def measure(
         )
         for layer in layers
     }
+
+
+@torch.no_grad()
+def distance(dense: nn.Module, other: nn.Module, inputs: Inputs) -> float:
+    """How far the logits of two networks are apart: the loss of `measure`."""
+    step = 512
+    parts = list(split(inputs, step))
+    with evaluating(dense, other):
+        return sum(_moved(logits(other, x) - logits(dense, x)) for x in parts) / size(inputs)
+
+
+def _moved(gap: Tensor) -> float:
+    """Sum over samples of the mean square of centred logits."""
+    return float((gap - gap.mean(1, keepdim=True)).square().mean(1).sum(dtype=wide(gap.device)))
 
 
 def widths(channels: int) -> list[int]:
@@ -174,8 +187,9 @@ def _recording(module: nn.Module) -> Iterator[_Record]:
         record.ended[m] = record.clock
         if isinstance(y, Tensor):
             given, version, copy = last[0]  # a container returns what its last child returned
-            copy = copy if y is given and y._version == version else y.clone()
-            last[0] = (y, y._version, copy)
+            now = y._version  # noqa: SLF001 - torch's own count of in-place changes
+            copy = copy if y is given and now == version else y.clone()
+            last[0] = (y, now, copy)
             record.outputs[m] = copy
 
     with ExitStack() as stack:
@@ -220,5 +234,4 @@ def _parts(module: nn.Module, inputs: Inputs) -> Iterator[Inputs]:
         logits(module, head(inputs, 1))
     distinct = {y.data_ptr(): y.nbytes for y in record.outputs.values()}
     step = max(1, MEMORY // max(1, sum(distinct.values())))
-    for i in range(0, size(inputs), step):
-        yield each(lambda t, i=i: t[i : i + step], inputs)
+    yield from split(inputs, step)

@@ -117,7 +117,7 @@ def test_overrides_are_yaml_and_reach_into_args():
 def test_built_in_python_the_choices_hold_too():
     assert PruneConfig(macs=0.5).rate is None
     assert ModelConfig(factory="a:b").name is None
-    with pytest.raises(ValidationError, match="expected one of rate, macs, params, got rate and macs"):
+    with pytest.raises(ValidationError, match="expected one of rate, macs, params, bytes, latency, got rate and macs"):
         PruneConfig(rate=0.1, macs=0.5)
     with pytest.raises(ValidationError, match="expected one of name, factory, got none"):
         DataConfig(name=None)
@@ -158,7 +158,7 @@ def test_all_faults_of_file_and_overrides_come_at_once():
         [
             "x.yaml: 8 faults",
             "data.batch_size: given twice, on lines 3 and 4",
-            "prune: expected one of rate, macs, params, got rate and macs",
+            "prune: expected one of rate, macs, params, bytes, latency, got rate and macs",
             "oops: expected key=value, for example prune.rate=0.3",
             "train.lr: expected a YAML value, got '['",
             "data.batch_size: expected an integer > 0, got 'lots'",
@@ -181,7 +181,7 @@ def test_all_faults_of_file_and_overrides_come_at_once():
         ("prune.protect=[1]", "prune.protect: expected a list of texts, got [1]"),
         ("prune.compensate=bn", "prune.compensate: expected one of none, ls, ls+bn, got 'bn'"),
         ("prune=5", "prune: expected a mapping, got 5"),
-        ("prune.rate=null", "prune: expected one of rate, macs, params, got none"),
+        ("prune.rate=null", "prune: expected one of rate, macs, params, bytes, latency, got none"),
         ("model={name: a, factory: 'b:c'}", "model: expected one of name, factory, got name and factory"),
         ("model.factory=b", "model.factory: expected pkg.module:function, got 'b'"),
         ("model.args={1: 2}", "model.args: expected a mapping with text keys, got {1: 2}"),

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Size
 
+from infprune import selection
 from infprune.cost import count
 from infprune.coupling.groups import ChannelLayer, Computation, CoupledSlice, Coupling, Role, TensorSpec
 from infprune.errors import BudgetError
-from infprune import selection
 from infprune.scores.contract import ChannelScores, Curve
 from infprune.selection import Budget, Limits, PruningPlan, prunable
 
@@ -42,7 +42,9 @@ def chain(sizes, frozen=()):
 class Scores(dict):
     """Scores by layer name, and curves."""
 
-    curves = {}
+    def __init__(self, values, curves=()):
+        super().__init__(values)
+        self.curves = dict(curves)
 
 
 def select(coupling, layers, scores, budget, limits):
@@ -189,7 +191,9 @@ kinds = st.sampled_from(["macs", "params", "bytes"])
 
 
 @settings(max_examples=80, deadline=None)
-@given(problems(), kinds, st.floats(0.05, 1), st.booleans(), floors, roundings, st.sampled_from(["calibrated", "global"]))
+@given(
+    problems(), kinds, st.floats(0.05, 1), st.booleans(), floors, roundings, st.sampled_from(["calibrated", "global"])
+)
 def test_costs_stay_within_their_budget_and_no_step_is_wasted(problem, kind, share, absolute, floor, round_to, scope):
     coupling, layers, _ = problem
     dense = getattr(count(coupling), kind)

@@ -27,8 +27,9 @@ def prune(
     rate: Annotated[float | None, typer.Option(help="Share of the prunable channels to remove, in [0, 1).")] = None,
     macs: Annotated[float | None, typer.Option(help="MACs to keep: a share up to 1, or a number.")] = None,
     params: Annotated[float | None, typer.Option(help="Parameters to keep: a share up to 1, or a number.")] = None,
-    size: Annotated[
-        float | None, typer.Option("--bytes", help="Bytes to keep: a share up to 1, or a number.")
+    size: Annotated[float | None, typer.Option("--bytes", help="Bytes to keep: a share up to 1, or a number.")] = None,
+    latency: Annotated[
+        float | None, typer.Option(help="Time per sample to keep: a share up to 1, or milliseconds.")
     ] = None,
     scope: Annotated[
         str | None, typer.Option(help="calibrated (measured), global (bare scores) or layer (the same share).")
@@ -38,7 +39,10 @@ def prune(
     compensate: Annotated[str | None, typer.Option(help="none, ls or ls+bn.")] = None,
     finetune: Annotated[bool | None, typer.Option("--finetune", help="Fine-tune after the cut.")] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Exit 5 below this test accuracy.")] = None,
-    max_drop: Annotated[float | None, typer.Option(help="Exit 5 if test accuracy drops by more than this.")] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Largest drop of accuracy; without a budget it decides the rate. Exit 5 beyond it."),
+    ] = None,
     output: OutputOption = None,
     device: DeviceOption = None,
     seed: SeedOption = None,
@@ -65,6 +69,7 @@ def prune(
             prune__macs=macs,
             prune__params=params,
             prune__bytes=size,
+            prune__latency=latency,
             prune__scope=scope,
             prune__compensate=compensate,
             prune__finetune=finetune,

@@ -151,9 +151,9 @@ class ScoreConfig(Section):
 
 
 class PruneConfig(Section):
-    """How much is cut, where, and what is done for the rest. One budget: rate, macs, params or bytes."""
+    """How much is cut, where, and what is done for the rest. One budget: rate, macs, params, bytes or latency."""
 
-    one_of: ClassVar[tuple[str, ...]] = ("rate", "macs", "params", "bytes")
+    one_of: ClassVar[tuple[str, ...]] = ("rate", "macs", "params", "bytes", "latency")
 
     rate: float | None = Field(default=0.5, ge=0, lt=1, description="Budget: share of the prunable channels removed.")
     macs: float | None = Field(
@@ -174,6 +174,12 @@ class PruneConfig(Section):
         description="Budget: bytes of all parameters and buffers kept, a share up to 1 or a number; replaces `rate`.",
         json_schema_extra=_BUDGET_TEXT,
     )
+    latency: float | None = Field(
+        default=None,
+        gt=0,
+        description="Budget: time of one sample kept, a share up to 1 or milliseconds, measured here; replaces `rate`.",
+        json_schema_extra=_BUDGET_TEXT,
+    )
     scope: Literal["calibrated", "global", "layer"] = Field(
         default="calibrated",
         description="One ranking of all channels by measured loss, one by bare scores, or one per layer.",
@@ -185,6 +191,11 @@ class PruneConfig(Section):
         description="At rate R a layer keeps max(1, ceil(floor * (1 - R) * C)) of C.",
     )
     round_to: int = Field(default=1, ge=1, description="Layer widths are multiples of this number.")
+    per_layer: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default_factory=dict,
+        description="Layers, by patterns over module names, that lose this share whatever the budget.",
+        json_schema_extra={"expected": "a mapping of patterns to shares in [0, 1)"},
+    )
     heads: bool = Field(default=False, description="Cut attention heads whole, not the same index in every head.")
     protect: list[str] = Field(default_factory=list, description="Modules never cut: patterns over module names.")
     compensate: Literal["none", "ls", "ls+bn"] = Field(
@@ -197,7 +208,13 @@ class PruneConfig(Section):
     )
     finetune: bool = Field(default=False, description="Fine-tune after the cut (`--finetune`).")
     min_accuracy: float | None = Field(default=None, ge=0, le=1, description="Exit 5 below this test accuracy.")
-    max_drop: float | None = Field(default=None, ge=0, le=1, description="Exit 5 if test accuracy drops by more.")
+    max_drop: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Exit 5 if test accuracy drops by more; where no budget is given, the largest rate within it is "
+        "searched.",
+    )
 
 
 class TrainConfig(Section):

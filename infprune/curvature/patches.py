@@ -85,9 +85,7 @@ def _conv(module: Any, x: Tensor, at: Positions, *, ones: bool) -> Tensor:
     rows = x.shape[1] // module.groups * module.weight.shape[2:].numel()
     # (N, I, *positions, *kernel) -> (I, *kernel, N, *positions)
     order = (1, *range(2 + space, 2 + 2 * space), 0, *range(2, 2 + space))
-    return _joined(
-        x, range(2, 2 + space), at, lambda t: t.permute(order).reshape(module.groups, rows, -1), ones=ones
-    )
+    return _joined(x, range(2, 2 + space), at, lambda t: t.permute(order).reshape(module.groups, rows, -1), ones=ones)
 
 
 def _joined(x: Tensor, axes: range, at: Positions, arrange: Callable[[Tensor], Tensor], *, ones: bool) -> Tensor:

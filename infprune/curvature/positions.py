@@ -11,10 +11,10 @@ from torch import Tensor
 class Positions:
     """A regular grid of at least `count` output positions per sample, where there are so many; None: all of them.
 
-    Neighbouring positions tell nearly the same, so second moments need few of them (docs/log.md). With steps s_d along the
-    axes, sample n (counted from `first`) starts at offset number n mod prod(s_d): every position is seen equally often,
-    sums over the grid times `weight` estimate sums over all positions without bias, and how the samples are batched
-    changes nothing.
+    Neighbouring positions tell nearly the same, so second moments need few of them (docs/log.md). With steps s_d along
+    the axes, sample n (counted from `first`) starts at offset number n mod prod(s_d): every position is seen equally
+    often, sums over the grid times `weight` estimate sums over all positions without bias, and how the samples are
+    batched changes nothing.
     """
 
     count: int | None = None

@@ -7,8 +7,11 @@ from torch import nn
 from infprune import selection
 from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer, Coupling
+from infprune.data.dataset import gather
 from infprune.data.loaders import Batches
+from infprune.forward import Inputs, move
 from infprune.models.attention import explicit
+from infprune.pipeline import cutting
 from infprune.pipeline.session import Session, open_coupling, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
 
@@ -36,13 +39,28 @@ class Bench:
     def budget(self) -> selection.Budget:
         """The configured budget."""
         prune = self.session.config.prune
-        return selection.Budget(prune.rate, prune.macs, prune.params, prune.bytes)
+        return selection.Budget(prune.rate, prune.macs, prune.params, prune.bytes, prune.latency)
+
+    @property
+    def correction(self) -> cutting.Correction | None:
+        """The configured compensation; None: none."""
+        prune = self.session.config.prune
+        damping = None if prune.ls_damping == "auto" else prune.ls_damping
+        how = cutting.Correction(prune.compensate, damping, self.session.config.data.positions)
+        return None if prune.compensate == "none" else how
+
+    @property
+    def trial_samples(self) -> Inputs:
+        """The validation samples on which layers are narrowed one by one."""
+        split = self.session.splits.validation
+        count = min(self.session.config.score.trial_samples, len(split))
+        return move(gather(split, range(count))[0], self.session.device)
 
     @property
     def limits(self) -> selection.Limits:
         """The configured scope, floor and rounding."""
         prune = self.session.config.prune
-        return selection.Limits(prune.scope, prune.floor, prune.round_to)
+        return selection.Limits(prune.scope, prune.floor, prune.round_to, prune.per_layer)
 
 
 def open_bench(settings: Config, command: str, watch: Stopwatch) -> Bench:

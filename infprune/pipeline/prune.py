@@ -1,6 +1,6 @@
 """`infprune prune`: the story of the whole run."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from infprune import cost
@@ -12,6 +12,7 @@ from infprune.latency import compare
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.results import Accuracy, Change, PruneResult, Verified
 from infprune.pipeline.score import measured, rows
+from infprune.pipeline.search import largest_rate
 from infprune.pipeline.session import manifest
 from infprune.pipeline.shrink import Order, Shrunk, shrink
 from infprune.pipeline.stopwatch import Stopwatch
@@ -31,6 +32,13 @@ def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneR
         scores = measured(bench, progress)
     with watch.stage("evaluate"):
         dense_accuracy = evaluate(bench.dense, bench.test).accuracy
+    search = None
+    if _searches(settings):
+        assert settings.prune.max_drop is not None
+        with watch.stage("search"):
+            search = largest_rate(bench, scores, settings.prune.max_drop, progress)
+        bench = _at_rate(bench, search.rate)
+        session = bench.session
     checkpoint = session.folder / "finetune.ckpt"
     order = Order(bench.budget, settings.run.seed, settings.prune.finetune, checkpoint, resume)
     made = shrink(bench, scores, dense_accuracy, order, watch, progress)
@@ -41,7 +49,19 @@ def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneR
     with watch.stage("latency"):
         timed = compare(bench.dense, made.module, session.example(1), range(ROUNDS))
         latency = Change(timed.dense.median, timed.pruned.median)
-    return _result(bench, made, scores, latency, path, watch)
+    return replace(_result(bench, made, scores, latency, path, watch), search=search)
+
+
+def _searches(settings: Config) -> bool:
+    """Whether `max_drop` decides how much is cut: no budget was asked for."""
+    return settings.prune.max_drop is not None and not settings.prune.model_fields_set & set(settings.prune.one_of)
+
+
+def _at_rate(bench: Bench, rate: float) -> Bench:
+    """The same with the rate that was found as its budget, which is then what is recorded."""
+    config = bench.session.config
+    prune = config.prune.model_copy(update={"rate": rate})
+    return replace(bench, session=replace(bench.session, config=config.model_copy(update={"prune": prune})))
 
 
 def _result(

@@ -141,7 +141,11 @@ def _identity(bench: Bench, *, finetune: bool) -> str:
     content = bench.session.config.model_dump() | {"finetuned": finetune, "weights": digest(bench.dense)}
     content["versions"] = [__version__, torch.__version__]
     content["run"] = {key: content["run"][key] for key in ("precision",)}
-    content["prune"] = {key: value for key, value in content["prune"].items() if key not in ("rate", "macs", "params", "bytes")}
+    content["prune"] = {
+        key: value
+        for key, value in content["prune"].items()
+        if key not in ("rate", "macs", "params", "bytes", "latency")
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -70,6 +70,29 @@ class ScoreResult:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """One rate of a search: the loss predicted from single layers; loss and accuracy on validation samples.
+
+    Losses are mean squared changes of the logits.
+    """
+
+    rate: float
+    predicted: float | None
+    measured: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """The rate found, the dense validation accuracy, what was tried, and Pearson's r of the losses."""
+
+    rate: float
+    dense: float
+    probes: list[Probe]
+    correlation: float | None
+
+
+@dataclass(frozen=True)
 class PruneResult:
     """Result of `infprune prune`."""
 
@@ -92,6 +115,7 @@ class PruneResult:
     seconds: dict[str, float]
     artifact: str
     run_dir: str
+    search: Search | None = None
     schema_version: int = SCHEMA
     command: str = "prune"
 

@@ -12,9 +12,7 @@ from infprune import cost, selection, sensitivity
 from infprune.artifacts import ScoresManifest, read_scores, write_scores
 from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer, Coupling
-from infprune.data.dataset import gather
 from infprune.errors import InputError
-from infprune.forward import move
 from infprune.models.checkpoint import digest
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.results import LayerRow, ScoreResult
@@ -91,11 +89,14 @@ def scored(bench: Bench, criteria: tuple[str, ...], seed: int, progress: Progres
 
 def _with_curves(bench: Bench, scores: ChannelScores, statistics: Statistics, progress: Progress) -> ChannelScores:
     """Measure what each layer loses at several widths, on validation samples."""
-    session = bench.session
-    count = min(session.config.score.trial_samples, len(session.splits.validation))
-    x = move(gather(session.splits.validation, range(count))[0], session.device)
     curves = sensitivity.measure(
-        bench.dense, bench.coupling, bench.layers, scores.values, statistics.kronecker, x, progress=progress
+        bench.dense,
+        bench.coupling,
+        bench.layers,
+        scores.values,
+        statistics.kronecker,
+        bench.trial_samples,
+        progress=progress,
     )
     return replace(scores, curves=curves)
 
@@ -131,6 +132,8 @@ def _reused(path: Path, bench: Bench) -> ChannelScores:
             raise InputError(f"{path}: no scores for {layer.name}; it was protected when they were made, score again")
     names = [layer.name for layer in bench.layers]
     if bench.limits.scope == "calibrated" and not scores.curves.keys() >= set(names):
-        raise InputError(f"{path}: scores without curves; score again with prune.scope=calibrated, or use another scope")
+        raise InputError(
+            f"{path}: scores without curves; score again with prune.scope=calibrated, or use another scope"
+        )
     curves = {name: scores.curves[name] for name in names if name in scores.curves}
     return ChannelScores(scores.criterion, scores.unit, {name: scores.values[name] for name in names}, curves)

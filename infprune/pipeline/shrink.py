@@ -46,7 +46,7 @@ def shrink(
     progress: Progress,
 ) -> Shrunk:
     """Select, cut and prove; compensate and fine-tune as configured; measure after each."""
-    session, prune = bench.session, bench.session.config.prune
+    session = bench.session
     with watch.stage("cut"):
         made = cutting.cut(
             bench.dense, bench.coupling, bench.layers, scores, order.budget, bench.limits, session.example(8)
@@ -54,13 +54,11 @@ def shrink(
     small = made.module
     with watch.stage("evaluate"):
         accuracy = Accuracy(dense_accuracy, evaluate(small, bench.test).accuracy)
-    if prune.compensate != "none":
+    if bench.correction is not None:
         calibration = session.calibration(order.seed)
-        damping = None if prune.ls_damping == "auto" else prune.ls_damping
-        how = cutting.Correction(prune.compensate, damping, session.config.data.positions)
         with watch.stage("compensate"):
             small = cutting.compensate(
-                bench.dense, made, bench.coupling, how, calibration, bench.validation, progress
+                bench.dense, made, bench.coupling, bench.correction, calibration, bench.validation, progress
             )
         with watch.stage("evaluate"):
             accuracy = replace(accuracy, compensated=evaluate(small, bench.test).accuracy)

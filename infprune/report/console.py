@@ -13,6 +13,7 @@ from infprune.pipeline.results import (
     PruneResult,
     ReportResult,
     ScoreResult,
+    Search,
     TrainResult,
 )
 from infprune.report.figures import by_criterion, stages
@@ -46,6 +47,8 @@ def show_prune(result: PruneResult, console: Console) -> None:
     lat = result.latency_ms
     table.add_row("latency, batch 1 (ms)", f"{lat.before:.2f}", f"{lat.after:.2f}", f"{lat.after / lat.before:.1%}")
     console.print(table)
+    if result.search is not None:
+        _search(result.search, console)
     a = result.accuracy
     later = (("after the cut", a.cut), ("compensated", a.compensated), ("fine-tuned", a.finetuned))
     stages_run = [f"dense {a.dense:.4f}", *(f"{name} {value:.4f}" for name, value in later if value is not None)]
@@ -65,6 +68,18 @@ def show_prune(result: PruneResult, console: Console) -> None:
     )
     for line in result.missed:
         console.print(f"[red]Quality gate missed:[/red] {escape(line)}", soft_wrap=True)
+
+
+def _search(search: Search, console: Console) -> None:
+    table = Table(title=f"Rates tried on validation samples (dense accuracy {search.dense:.4f})")
+    for column in ("rate", "predicted loss", "measured loss", "accuracy"):
+        table.add_column(column, justify="right")
+    for p in search.probes:
+        predicted = "-" if p.predicted is None else f"{p.predicted:.4g}"
+        table.add_row(f"{p.rate:.3f}", predicted, f"{p.measured:.4g}", f"{p.accuracy:.4f}")
+    console.print(table)
+    if search.correlation is not None:
+        console.print(f"Correlation of predicted and measured loss: {search.correlation:.3f}")
 
 
 def show_train(result: TrainResult, console: Console) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from infprune.models import SHIPPED
 from runs import SMALL
 
-FAST = ["--criterion", "magnitude", "--compensate", "none", *SMALL]
+FAST = ["--criterion", "magnitude", "--scope", "global", "--compensate", "none", *SMALL]
 
 
 def one_line(outcome):
@@ -49,7 +49,7 @@ CASES = {
     "inputs of no size": (["model.inputs=[{shape: [0]}]"], 2, "model.inputs: expected a list of {shape: "),
     "no data folder": (["data.name=mnist", "model.name=alexnet5", "model.checkpoint=random"], 6, "INFPRUNE_DATA"),
     "missing scores": (["--scores", "nope.safetensors"], 6, "nope.safetensors"),
-    "two budgets": (["--rate", "0.5", "--macs", "0.5"], 2, "expected one of rate, macs, params"),
+    "two budgets": (["--rate", "0.5", "--macs", "0.5"], 2, "expected one of rate, macs, params, bytes, latency"),
     "bad device": (["--device", "gpu"], 2, "run.device"),
     "too narrow head": (["model.args={num_classes: 4}", "model.checkpoint=random"], 3, "expected logits (N, 10)"),
 }

@@ -6,8 +6,9 @@ from torch import nn
 
 from infprune.coupling.couple import couple
 from infprune.errors import ArchitectureError
-from infprune.pipeline.cutting import compensate, cut
+from infprune.pipeline.cutting import Correction, compensate, cut
 from infprune.progress import Silent
+from infprune.scores.contract import ChannelScores
 from infprune.selection import Budget, Limits, prunable
 from infprune.surgery import silenced
 
@@ -33,7 +34,8 @@ def attempt(module, rate=0.5):
     x = torch.randn(4, 1, 4, 4)
     coupling = couple(module, x)
     layers = prunable(coupling)
-    scores = {layer.name: torch.arange(layer.size, dtype=torch.float64) for layer in layers}
+    values = {layer.name: torch.arange(layer.size, dtype=torch.float64) for layer in layers}
+    scores = ChannelScores("made up", "none", values)
     return cut(module, coupling, layers, scores, Budget(rate=rate), Limits(scope="layer"), x), x, coupling
 
 
@@ -58,7 +60,7 @@ def test_compensation_leaves_the_cut_network_alone():
     made, _, coupling = attempt(module)
     before = {name: t.clone() for name, t in made.module.state_dict().items()}
     batches = [(torch.randn(16, 1, 4, 4), torch.zeros(16, dtype=torch.int64)) for _ in range(3)]
-    better = compensate(module, made, coupling, "ls+bn", batches, batches, None, Silent())
+    better = compensate(module, made, coupling, Correction("ls+bn", None, None), batches, batches, Silent())
     assert all(torch.equal(t, before[name]) for name, t in made.module.state_dict().items())
     inputs = torch.cat([x for x, _ in batches])
     gap = (better(inputs) - module(inputs)).square().mean()

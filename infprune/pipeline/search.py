@@ -1,0 +1,99 @@
+"""The largest rate whose loss of accuracy stays within a limit, measured on the validation split."""
+
+import statistics
+
+from torch import nn
+
+from infprune import pricing, sensitivity
+from infprune.errors import BudgetError
+from infprune.evaluation import evaluate
+from infprune.pipeline import cutting
+from infprune.pipeline.bench import Bench
+from infprune.pipeline.results import Probe, Search
+from infprune.progress import Progress, Silent
+from infprune.scores.contract import ChannelScores
+from infprune.selection import Budget, PruningPlan
+
+PROBES = 6  # rates tried: the result is within 0.95 / 2^6 = 0.015 of the largest
+HIGHEST = 0.95
+
+
+def largest_rate(bench: Bench, scores: ChannelScores, max_drop: float, progress: Progress) -> Search:
+    """Bisect the rate: cut, compensate and measure on validation samples each time.
+
+    Args:
+        bench: the dense network and its data.
+        scores: of its channels.
+        max_drop: how far the validation accuracy may fall.
+        progress: told once per rate.
+
+    Raises:
+        BudgetError: no rate that was tried stays within the limit.
+    """
+    before = evaluate(bench.dense, bench.validation).accuracy
+    low, high, probes = 0.0, HIGHEST, list[Probe]()
+    with progress.bar("rates", PROBES) as bar:
+        for _ in range(PROBES):
+            rate = (low + high) / 2
+            try:
+                probes.append(_probe(bench, scores, rate))
+                within = before - probes[-1].accuracy <= max_drop
+            except BudgetError:  # the floors do not allow it
+                within = False
+            low, high = (rate, high) if within else (low, rate)
+            bar.advance(f"{rate:.3f}")
+    if low == 0.0:
+        least = min(probes, key=lambda probe: probe.rate, default=None)
+        told = "" if least is None else f" (dense {before:.4f}, {least.accuracy:.4f} at rate {least.rate:.3f})"
+        raise BudgetError(
+            f"max_drop {max_drop:g}: every rate that was tried loses more validation accuracy{told}; "
+            "allow a larger drop, or give a rate"
+        )
+    probes.sort(key=lambda probe: probe.rate)
+    return Search(low, before, probes, _correlation(probes))
+
+
+def _probe(bench: Bench, scores: ChannelScores, rate: float) -> Probe:
+    session = bench.session
+    made = cutting.cut(
+        bench.dense, bench.coupling, bench.layers, scores, Budget(rate=rate), bench.limits, session.example(8)
+    )
+    small: nn.Module = made.module
+    if bench.correction is not None:
+        small = cutting.compensate(
+            bench.dense,
+            made,
+            bench.coupling,
+            bench.correction,
+            session.calibration(),
+            bench.validation,
+            Silent(),
+        )
+    return Probe(
+        rate,
+        _predicted(scores, made.plan),
+        sensitivity.distance(bench.dense, small, bench.trial_samples),
+        evaluate(small, bench.validation).accuracy,
+    )
+
+
+def _predicted(scores: ChannelScores, plan: PruningPlan) -> float | None:
+    """The sum of what the layers lose alone."""
+    if not scores.curves:
+        return None
+    lost = 0.0
+    for name, kept in plan.kept.items():
+        ascending = scores.values[name].sort().values
+        lost += float(pricing.cumulative(ascending, scores.curves[name])[len(ascending) - kept])
+    return lost
+
+
+def _correlation(probes: list[Probe]) -> float | None:
+    """Pearson's r of predicted and measured losses; None for fewer than three, or without spread."""
+    pairs = [(p.predicted, p.measured) for p in probes if p.predicted is not None]
+    if len(pairs) < 3:
+        return None
+    try:
+        return statistics.correlation(*zip(*pairs, strict=True))
+    except statistics.StatisticsError:
+        return None
