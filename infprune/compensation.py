@@ -152,7 +152,7 @@ class _Target:
         self.rows = kept.get(call.weight, {}).get(call.output_dim)
         owner = call.norm.rpartition(".")[0] if call.norm is not None and coupling.owns_norm(call) else None
         self.norm: Any = None if owner is None else small.get_submodule(owner)
-        self.ones: bool = self.module.bias is not None or owner is not None
+        self.ones = getattr(self.module, "bias", None) is not None or owner is not None
         alone = call.summed and self.calls == 1 and (call.norm is None or owner is not None)
         self.end = (owner or call.module) if alone else None
 

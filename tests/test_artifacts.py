@@ -21,7 +21,7 @@ from infprune.coupling.couple import couple
 from infprune.errors import ConfigError, InputError
 from infprune.models import MODELS
 from infprune.models.checkpoint import digest, load_into, plain_tensors, read_tensors
-from infprune.scores.contract import ChannelScores
+from infprune.scores.contract import ChannelScores, Curve
 from infprune.surgery import kept_positions, resized
 
 
@@ -170,6 +170,23 @@ def test_scores_round_trip(tmp_path):
     assert made == scores_manifest()
     assert found.criterion == "gate"
     assert all(torch.equal(found.values[n], scores.values[n]) for n in "ab")
+
+
+def test_curves_round_trip(tmp_path):
+    curves = {"a": Curve((2, 1), (0.5, 1.25)), "b": Curve((), ())}
+    scores = ChannelScores("gate", "nats", {"a": torch.rand(3).double(), "b": torch.rand(1).double()}, curves)
+    write_scores(tmp_path / "s", scores, scores_manifest())
+    assert read_scores(tmp_path / "s")[0].curves == curves
+
+
+@pytest.mark.parametrize(
+    "curve", [Curve((2, 1), (0.5,)), Curve((1, 2), (0.5, 1.0)), Curve((3,), (0.5,)), Curve((0,), (0.5,))]
+)
+def test_curves_that_do_not_fit_are_told(tmp_path, curve):
+    scores = ChannelScores("gate", "nats", {"a": torch.rand(3).double()}, {"a": curve})
+    write_scores(tmp_path / "s", scores, scores_manifest())
+    with pytest.raises(InputError, match="the curve of a does not fit its scores; score again"):
+        read_scores(tmp_path / "s")
 
 
 def test_damaged_scores(tmp_path):

@@ -341,3 +341,36 @@ def test_rounding_that_forbids_the_rate_is_told():
     scores = {layer.name: torch.arange(8, dtype=torch.float64) for layer in coupling.prunable}
     with pytest.raises(BudgetError, match=r"rate 0\.9 is out of reach.*lower prune\.floor or prune\.round_to"):
         select(coupling, coupling.prunable, scores, Budget(rate=0.9), Limits(round_to=8))
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.floats(0, 0.9), rates, scopes, roundings)
+def test_layers_with_a_rate_of_their_own(problem, own, rate, scope, round_to):
+    _, layers, _ = problem
+    limits = Limits(scope, 0.0, round_to, {"l1": own, "*": 0.0} if rate < 0.1 else {"l1": own})
+    plan = plan_or_none(problem, Budget(rate=rate), limits)
+    least = layers[0].size - limits.width(layers[0], own)
+    if plan is None:  # too much asked of the others, or less than l1 loses already
+        wanted = math.floor(rate * total(layers) + 1e-9)
+        others = 0 if rate < 0.1 else sum(x.size - 1 for x in layers[1:])
+        assert scope != "layer"
+        assert not least <= wanted <= least + others or round_to > 1
+        return
+    assert plan.kept["l1"] == layers[0].size - least
+    if rate < 0.1:
+        assert all(plan.kept[x.name] == x.size for x in layers[1:])
+    elif scope != "layer" and round_to == 1:
+        assert gone(plan) == math.floor(rate * total(layers) + 1e-9)
+
+
+def test_rates_of_layers_by_hand():
+    coupling = chain([10, 10, 10])
+    scores = {f"l{i}": i * 100 + torch.arange(10.0) for i in (1, 2, 3)}
+    limits = Limits(floor=0.0, per_layer={"l3": 0.45, "l[23]": 0.9})
+    plan = select(coupling, prunable(coupling), scores, Budget(rate=0.5), limits)
+    assert plan.kept == {"l1": 8, "l2": 1, "l3": 6}  # the first pattern counts
+    plan = select(coupling, prunable(coupling), scores, Budget(macs=0.5), Limits(floor=0.0, per_layer={"l1": 0.0}))
+    assert plan.kept["l1"] == 10
+    assert count(coupling, plan.kept).macs <= 0.5 * count(coupling).macs
+    with pytest.raises(BudgetError, match=r"rate 0\.2 is out of reach: prune\.per_layer alone removes 0\.300"):
+        select(coupling, prunable(coupling), scores, Budget(rate=0.2), Limits(per_layer={"l2": 0.9}))

@@ -12,6 +12,7 @@ ConfigOption = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. data.batch_size=64.")
 ]
+CriterionOption = Annotated[str | None, typer.Option(help="influence, theorem1, gate, inf-cp, taylor, ...")]
 OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="The file to write.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]

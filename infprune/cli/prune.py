@@ -7,6 +7,7 @@ import typer
 
 from infprune.cli.options import (
     ConfigOption,
+    CriterionOption,
     DeviceOption,
     JsonOption,
     OutputOption,
@@ -34,7 +35,7 @@ def prune(
     scope: Annotated[
         str | None, typer.Option(help="calibrated (measured), global (bare scores) or layer (the same share).")
     ] = None,
-    criterion: Annotated[str | None, typer.Option(help="influence, theorem1, gate, inf-cp, taylor, ...")] = None,
+    criterion: CriterionOption = None,
     scores: Annotated[str | None, typer.Option(help="A scores file to reuse.")] = None,
     compensate: Annotated[str | None, typer.Option(help="none, ls or ls+bn.")] = None,
     finetune: Annotated[bool | None, typer.Option("--finetune", help="Fine-tune after the cut.")] = None,

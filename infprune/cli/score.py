@@ -2,6 +2,7 @@
 
 from infprune.cli.options import (
     ConfigOption,
+    CriterionOption,
     DeviceOption,
     JsonOption,
     OutputOption,
@@ -17,6 +18,7 @@ from infprune.cli.running import RichProgress, execute
 def score(
     overrides: Overrides = None,
     config: ConfigOption = None,
+    criterion: CriterionOption = None,
     output: OutputOption = None,
     device: DeviceOption = None,
     seed: SeedOption = None,
@@ -26,14 +28,21 @@ def score(
 ) -> None:
     """Score every prunable channel and write a scores file that `prune --scores` reuses.
 
-    Example: [bold]infprune score -c digits score.criterion=gate -o scores.safetensors[/bold]
+    Example: [bold]infprune score -c digits --criterion gate -o scores.safetensors[/bold]
     """
 
     def work(progress: RichProgress) -> object:
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline import score as pipeline  # noqa: PLC0415
 
-        words = overridden(overrides, run__output=output, run__device=device, run__seed=seed, run__threads=threads)
+        words = overridden(
+            overrides,
+            score__criterion=criterion,
+            run__output=output,
+            run__device=device,
+            run__seed=seed,
+            run__threads=threads,
+        )
         return pipeline.run(configuration.load(config, words), progress)
 
     def show(result: object, console: object) -> None:

@@ -4,12 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from infprune.cost import count
 from infprune.coupling.couple import couple
-from infprune.errors import ArchitectureError
+from infprune.errors import ArchitectureError, BudgetError
+from infprune.latency import Comparison, Quartiles
+from infprune.pipeline import cutting
 from infprune.pipeline.cutting import Correction, compensate, cut
 from infprune.progress import Silent
 from infprune.scores.contract import ChannelScores
-from infprune.selection import Budget, Limits, prunable
+from infprune.selection import Budget, Limits, order, prunable
 from infprune.surgery import silenced
 
 
@@ -65,3 +68,40 @@ def test_compensation_leaves_the_cut_network_alone():
     inputs = torch.cat([x for x, _ in batches])
     gap = (better(inputs) - module(inputs)).square().mean()
     assert gap < 0.5 * (made.module(inputs) - module(inputs)).square().mean()
+
+
+class Wide(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(4, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 3))
+
+
+@pytest.mark.parametrize("limit", [0.5, 3.0])
+def test_a_time_budget_takes_the_first_network_that_is_fast_enough(monkeypatch, limit):
+    """On a clock that takes a microsecond per entry of a weight; the dense network then takes 8 milliseconds."""
+
+    def milliseconds(network):
+        return 4e-3 * sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Linear))
+
+    def compare(dense, pruned, x, rounds):
+        del rounds
+        assert pruned(x).shape == dense(x).shape == (1, 3)
+        a, b = milliseconds(dense), milliseconds(pruned)
+        return Comparison(1, Quartiles(a, a, a), Quartiles(b, b, b), Quartiles(b / a, b / a, b / a))
+
+    monkeypatch.setattr(cutting, "compare", compare)
+    module, x = Wide().eval(), torch.randn(4, 4)
+    coupling = couple(module, x)
+    values = {layer.name: torch.arange(layer.size, dtype=torch.float64) for layer in coupling.prunable}
+    scores = ChannelScores("made up", "none", values)
+
+    def attempt(budget):
+        return cut(module, coupling, coupling.prunable, scores, budget, Limits(floor=0.0), x)
+
+    allowed = limit * milliseconds(module) if limit <= 1 else limit
+    made = attempt(Budget(latency=limit))
+    macs = count(coupling, made.plan.kept).macs
+    assert milliseconds(made.module) <= allowed
+    plans = order(coupling, coupling.prunable, scores, "macs", Limits(floor=0.0))
+    assert macs == max(left for left in map(plans.left, range(plans.last + 1)) if 4e-3 * left <= allowed)
+    with pytest.raises(BudgetError, match=r"latency 0.001 of the dense .* out of reach: the floors allow no faster"):
+        attempt(Budget(latency=0.001))
