@@ -128,16 +128,15 @@ def recalibrate(module: nn.Module, batches: Batches) -> None:
 def _affected(coupling: Coupling, kept: Kept) -> list[Computation]:
     """Calls from the first one that lost inputs on, each weight once.
 
-    Depthwise filters mix nothing; weights outside a module and those whose Gram matrix is too wide stay as cut.
+    Weights outside a module and those whose Gram matrix is too wide stay as cut.
     """
     found: dict[str, Computation] = {}
     started = False
     for call in coupling.computations:
         started = started or call.input_dim in kept.get(call.weight, {})
-        depthwise = call.groups > 1 and coupling.tensors[call.weight].shape[1] == 1
         shape = coupling.tensors[call.weight].shape
         narrow = shape.numel() // shape[call.output_dim] <= WIDEST
-        if started and not depthwise and call.owned and narrow:
+        if started and call.owned and narrow:
             found.setdefault(call.weight, call)
     return list(found.values())
 

@@ -23,7 +23,7 @@ ORDER = {
     "conv1d": {"3": None, "7": None},
     "sequence": {"mix": None, "head": None},
     "bias-free": {"3": "4", "8": None},
-    "separable": {"6": None, "10": None},  # a depthwise filter mixes nothing
+    "separable": {"6": None, "10": None},  # what the depthwise filter reads has only become less
     "concat": {"conv1": None, "conv2": None, "head": None},
     "residual": {"conv1": "bn1", "conv2": "bn2", "shortcut": "shortcut_bn", "conv3": None, "conv4": None, "head": None},
     "reused": {"shared": None, "head": None},
@@ -153,6 +153,32 @@ def test_the_second_weight_is_fitted_to_the_refitted_first():
     from_the_refitted = reference.least_squares(*problem(dense, small, "6", kept, x))[0, :, :-1]
     assert_close(small[6].weight.detach(), from_the_refitted, rtol=1e-6, atol=1e-6)
     assert (small[6].weight - from_the_cut).abs().max() > 0.01
+
+
+def test_depthwise_filters_adapt_to_inputs_that_have_changed():
+    """The second of two separable blocks: its filters read what the refitted first block puts out."""
+    dense = nn.Sequential(
+        nn.Conv2d(2, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 5, 1),
+        nn.ReLU(),
+        nn.Conv2d(5, 5, 3, padding=1, groups=5),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(5 * 16, 3),
+    )
+    dense = dense.double().eval()
+    x = torch.randn(96, 2, 4, 4, dtype=torch.float64)
+    coupling = couple(dense, x[:4])
+    masks = {"0": torch.arange(8) % 3 > 0, "2": torch.arange(5) != 3}
+    small, kept = cut(dense, coupling, masks), kept_positions(coupling, masks)
+    by_hand = copy.deepcopy(small)
+    refit_by_hand(dense, by_hand, {"2": None, "4": None, "7": None}, kept, x)
+    fits = least_squares(dense, small, coupling, kept, batches(x), damping=0)
+    assert [fit.module for fit in fits] == ["2", "4", "7"]
+    assert fits[1].after < fits[1].before
+    for name in ("4", "7"):  # inputs that are nearly always zero leave some weights open, the outputs not
+        assert_close(calls(small, name, x)[0][1], calls(by_hand, name, x)[0][1], rtol=1e-5, atol=1e-5)
 
 
 def test_the_norm_carries_the_intercept():

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+ROUNDS = 2048  # of `eliminate_wide`
+REFRESH = 64  # rounds between two fresh inversions
+
 
 def eliminate_gates(fisher: Tensor) -> Tensor:
     r"""Remove gates one by one, each time the one whose removal costs least, the others adapting.
@@ -34,4 +37,57 @@ def eliminate_gates(fisher: Tensor) -> Tensor:
         inverse.addr_(column, column, alpha=-1.0 / float(column[p]))
         gone[p] = True
         gates[p] = 0.0
+    return scores
+
+
+def eliminate_wide(Z: Tensor, damping: float, together: int | None = None) -> Tensor:
+    r"""`eliminate_gates` of F = Z^T Z / N + `damping` I for more gates than samples, without ever holding F.
+
+    With Y = Z / sqrt(N), A the gates that remain and R those that have gone, everything follows from the N x N matrix
+    M = (damping I + Y_A Y_A^T)^-1 (Woodbury):
+
+    .. math:: [F_{AA}^{-1}]_{cd} = (\delta_{cd} - y_c^T M y_d) / \text{damping}, \quad
+              g_A = 1 + Y_A^T M \sum_{p \in R} y_p
+
+    Several gates go at a time where there are many; the totals are exact for the order in which they go, and with one
+    at a time the order is that of `eliminate_gates` too.
+
+    Args:
+        Z: gate gradients, `(N, C)`, float64.
+        damping: absolute, positive.
+        together: gates that go at a time; None: so many that about `ROUNDS` rounds do.
+
+    Returns:
+        `(C,)`, as `eliminate_gates`.
+    """
+    samples, size = Z.shape
+    Y = Z / samples**0.5
+    together = together or -(-size // ROUNDS)
+    scores, total = Z.new_zeros(size), Z.new_zeros(())
+    alive = torch.arange(size, device=Z.device)
+    gone = Z.new_zeros(samples)
+    eye = torch.eye(samples, dtype=Z.dtype, device=Z.device)
+    rounds = 0
+    while len(alive):
+        if rounds % REFRESH == 0:  # rounding errors of the downdates add up
+            M = torch.cholesky_inverse(torch.linalg.cholesky(damping * eye + Y @ Y.T))
+            taken, gates = (Y * (M @ Y)).sum(0), 1 + Y.T @ (M @ gone)
+        rounds += 1
+        variance = (1 - taken).clamp_min(torch.finfo(Z.dtype).eps) / damping
+        order = (0.5 * gates**2 / variance).argsort(stable=True)[:together]
+        P = Y[:, order]
+        V = M @ P
+        left = torch.eye(len(order), dtype=Z.dtype, device=Z.device) - P.T @ V  # damping [F^-1]_PP
+        root = torch.linalg.cholesky(left)
+        paid = torch.linalg.solve_triangular(root, gates[order, None], upper=False)[:, 0]
+        totals = total + 0.5 * damping * paid.square().cumsum(0)
+        scores[alive[order]], total = totals, totals[-1]
+        half = torch.linalg.solve_triangular(root, V.T, upper=False)  # V left^-1 V^T = half^T half
+        M = M + half.T @ half
+        gone = gone + P.sum(1)
+        stays = torch.ones(len(alive), dtype=torch.bool, device=Z.device)
+        stays[order] = False
+        seen = half @ Y
+        taken, gates = (taken + seen.square().sum(0))[stays], (1 + Y.T @ (M @ gone))[stays]
+        alive, Y = alive[stays], Y[:, stays]
     return scores

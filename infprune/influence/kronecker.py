@@ -10,11 +10,15 @@ def damped(matrix: Tensor, damping: float | None) -> Tensor:
     Never less than rounding asks for: dead and duplicated channels make the matrix singular, and Cholesky then fails.
     """
     size = matrix.shape[-1]
-    mean = matrix.diagonal(dim1=-2, dim2=-1).mean(-1)
-    amount = 1e-4 * mean if damping is None else torch.full_like(mean, damping)
-    amount = torch.maximum(amount, 10 * size * torch.finfo(matrix.dtype).eps * mean)
-    amount = amount.where(amount > 0, 1.0)
+    amount = damping_for(matrix.diagonal(dim1=-2, dim2=-1).mean(-1), size, damping)
     return matrix + amount[..., None, None] * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+
+
+def damping_for(mean: Tensor, size: int, damping: float | None) -> Tensor:
+    """What `damped` adds to matrices of this size with this mean of the diagonal."""
+    amount = 1e-4 * mean if damping is None else torch.full_like(mean, damping)
+    amount = torch.maximum(amount, 10 * size * torch.finfo(mean.dtype).eps * mean)
+    return amount.where(amount > 0, 1.0)
 
 
 def inverse(matrix: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import reference
+from infprune.influence import gate_elimination
 from infprune.influence.column_elimination import STEPS, Reader, eliminate_columns
-from infprune.influence.gate_elimination import eliminate_gates
+from infprune.influence.gate_elimination import eliminate_gates, eliminate_wide
 from infprune.influence.kronecker import block_costs
 
 EXACT = {"rtol": 1e-8, "atol": 1e-12}
@@ -22,6 +23,16 @@ def fisher(size, samples, seed, damping=1e-3):
 
 
 fishers = st.builds(fisher, size=st.integers(1, 8), samples=st.integers(2, 30), seed=st.integers(0, 10_000))
+
+
+gate_gradients = st.builds(
+    lambda size, samples, seed: torch.randn(
+        samples, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    ),
+    size=st.integers(1, 12),
+    samples=st.integers(1, 8),
+    seed=st.integers(0, 10_000),
+)
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------
@@ -74,6 +85,33 @@ def test_names_of_the_gates_do_not_matter(F, data):
 @given(F=fishers, scale=st.floats(1e-3, 1e3))
 def test_totals_of_gates_scale_like_the_loss(F, scale):
     assert_close(eliminate_gates(scale * F), scale * eliminate_gates(F), rtol=1e-9, atol=0)
+
+
+@PROPERTY
+@given(Z=gate_gradients, damping=st.floats(1e-3, 10), refresh=st.sampled_from([1, 3, 100]))
+def test_without_the_matrix_the_totals_are_the_same(Z, damping, refresh):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate_elimination, "REFRESH", refresh)
+        found = eliminate_wide(Z, damping)
+    F = Z.T @ Z / len(Z) + damping * torch.eye(Z.shape[1], dtype=torch.float64)
+    assert_close(found, eliminate_gates(F), rtol=1e-8, atol=1e-10)
+
+
+@PROPERTY
+@given(Z=gate_gradients, together=st.integers(2, 5))
+def test_totals_of_gates_that_go_together_are_those_of_their_order(Z, together):
+    found = eliminate_wide(Z, 0.1, together)
+    F = Z.T @ Z / len(Z) + 0.1 * torch.eye(Z.shape[1], dtype=torch.float64)
+    order = found.argsort()
+    truth = [gates_gone(F)(order[: i + 1].tolist()) for i in range(len(order))]
+    assert_close(found[order], torch.tensor(truth, dtype=torch.float64), rtol=1e-8, atol=1e-10)
+
+
+def test_rounding_does_not_add_up():
+    Z = torch.randn(40, 400, dtype=torch.float64) * torch.logspace(-2, 1, 400, dtype=torch.float64)
+    damping = 1e-4 * float(Z.square().mean())
+    F = Z.T @ Z / len(Z) + damping * torch.eye(400, dtype=torch.float64)
+    assert_close(eliminate_wide(Z, damping), eliminate_gates(F), rtol=1e-4, atol=0)
 
 
 def test_a_diagonal_matrix_has_nothing_to_adapt():

@@ -11,7 +11,6 @@ from infprune.coupling.couple import couple
 from infprune.coupling.groups import Role
 from infprune.errors import ConfigError, InputError
 from infprune.scores import SCORES, measure, theorem1
-from infprune.scores import gate as gate_module
 from infprune.scores.contract import ScoringInputs, Statistics
 
 EXACT = {"rtol": 1e-8, "atol": 1e-10}
@@ -139,13 +138,6 @@ def test_a_branch_without_effect_does_no_harm(criterion):
     found = values(criterion, net, layers, [(x, torch.arange(6) % 3)])
     assert [len(scores) for scores in found.values()] == [layer.size for layer in layers]
     assert (found["body"] > 0).all()
-
-
-def test_too_wide_for_the_gates(monkeypatch):
-    module, x, layers = loaded("plain")
-    monkeypatch.setattr(gate_module, "WIDEST", 18)
-    with pytest.raises(ConfigError, match=r"at most 18 prunable channels, got 19; use score\.criterion=taylor"):
-        values("gate", module, layers, [(x, LABELS)])
 
 
 def test_too_wide_for_the_gram_matrix(monkeypatch):
