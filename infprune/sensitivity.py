@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from infprune.coupling.groups import ChannelLayer, Computation, Coupling, Role
-from infprune.curvature.kronecker import KroneckerFactors, wide
+from infprune.curvature.kronecker import wide
 from infprune.curvature.patches import assigned, matrix, rows_read
 from infprune.forward import Inputs, head, logits, size, split
 from infprune.modes import evaluating
@@ -28,7 +28,7 @@ def measure(
     coupling: Coupling,
     layers: Sequence[ChannelLayer],
     scores: Mapping[str, Tensor],
-    factors: Mapping[str, KroneckerFactors],
+    moments: Mapping[str, Tensor],
     inputs: Inputs,
     *,
     progress: Progress = Silent(),  # noqa: B008 - stateless
@@ -50,12 +50,13 @@ def measure(
         coupling: its channel layers.
         layers: those to narrow.
         scores: `(C,)` per layer name, larger = keep.
-        factors: second moments by module name, of all modules that read the layers (`KroneckerFactors.inputs`).
+        moments: A by module name, of modules that read the layers (`KroneckerFactors.inputs`); those left out keep
+            their weights.
         inputs: samples that made neither scores nor factors.
         progress: told once per trial.
     """
     trials = [
-        _trial(module, coupling, layer, scores[layer.name], kept, factors)
+        _trial(module, coupling, layer, scores[layer.name], kept, moments)
         for layer in layers
         for kept in widths(layer.size)
     ]
@@ -117,7 +118,7 @@ def _trial(
     layer: ChannelLayer,
     scores: Tensor,
     kept: int,
-    factors: Mapping[str, KroneckerFactors],
+    moments: Mapping[str, Tensor],
 ) -> _Trial:
     mask = torch.zeros(layer.size, dtype=torch.bool)
     mask[scores.argsort(stable=True)[layer.size - kept :]] = True
@@ -125,19 +126,16 @@ def _trial(
     tensors = dict(silent.tensors)
     calls = {call.weight: call for call in coupling.computations if call.owned}
     for s in () if layer.gated else layer.having(Role.CONSUMER):
-        if s.tensor in calls and calls[s.tensor].module in factors:
-            tensors |= _refitted(module, coupling, calls[s.tensor], s.index[~mask], factors[calls[s.tensor].module])
+        if s.tensor in calls and calls[s.tensor].module in moments:
+            tensors |= _refitted(module, coupling, calls[s.tensor], s.index[~mask], moments[calls[s.tensor].module])
     changed = frozenset(name.rpartition(".")[0] for name in (*tensors, *silent.narrow))
     return _Trial(layer.name, kept, Silence(tensors, silent.narrow), changed)
 
 
 @torch.no_grad()
-def _refitted(
-    module: nn.Module, coupling: Coupling, call: Computation, gone: Tensor, factors: KroneckerFactors
-) -> dict[str, Tensor]:
+def _refitted(module: nn.Module, coupling: Coupling, call: Computation, gone: Tensor, A: Tensor) -> dict[str, Tensor]:
     """The weight (and the bias, or the mean of the norm behind it) that makes up for the positions `gone`."""
     owner: Any = module.get_submodule(call.module)
-    A = factors.inputs
     W = matrix(owner).to(A)
     norm = call.norm if owner.bias is None and coupling.owns_norm(call) else None
     bias = torch.zeros_like(W[..., 0]) if owner.bias is None else owner.bias.to(A).reshape(W.shape[:2])

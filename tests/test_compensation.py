@@ -178,7 +178,7 @@ def test_depthwise_filters_adapt_to_inputs_that_have_changed():
     assert [fit.module for fit in fits] == ["2", "4", "7"]
     assert fits[1].after < fits[1].before
     for name in ("4", "7"):  # inputs that are nearly always zero leave some weights open, the outputs not
-        assert_close(calls(small, name, x)[0][1], calls(by_hand, name, x)[0][1], rtol=1e-5, atol=1e-5)
+        assert_close(calls(small, name, x)[0][1], calls(by_hand, name, x)[0][1], rtol=1e-3, atol=1e-3)
 
 
 def test_the_norm_carries_the_intercept():

@@ -24,9 +24,9 @@ def problem(name, samples=80):
     x, held_out = torch.randn(2, samples, *example.shape[1:], dtype=torch.float64, generator=generator)
     layers = coupling.prunable
     batches = [(part, torch.zeros(len(part), dtype=torch.int64)) for part in x.split(32)]
-    factors = collect(module, layers, batches, frozenset({Need.KRONECKER}), seed=0, draws=1).kronecker
+    moments = collect(module, layers, batches, frozenset({Need.MOMENTS}), seed=0, draws=1).moments
     scores = {layer.name: torch.rand(layer.size, generator=generator) for layer in layers}
-    return module, coupling, layers, scores, factors, x, held_out
+    return module, coupling, layers, scores, moments, x, held_out
 
 
 def inputs_of(network, name, x):
@@ -77,9 +77,9 @@ def narrowed(module, coupling, layer, mask, x):
 
 @pytest.mark.parametrize("name", CASES)
 def test_curves_are_those_of_networks_cut_refitted_and_run(name, monkeypatch):
-    module, coupling, layers, scores, factors, x, held_out = problem(name)
+    module, coupling, layers, scores, moments, x, held_out = problem(name)
     monkeypatch.setattr(sensitivity, "SHARES", (0.7, 0.3))
-    found = measure(module, coupling, layers, scores, factors, held_out)
+    found = measure(module, coupling, layers, scores, moments, held_out)
     assert found.keys() == {layer.name for layer in layers}
     with torch.no_grad():
         dense = module(held_out)
@@ -98,12 +98,12 @@ def test_curves_are_those_of_networks_cut_refitted_and_run(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["residual", "reused", "separable", "sequence"])
 def test_the_network_is_left_as_it_was_and_parts_change_nothing(name, monkeypatch):
-    module, coupling, layers, scores, factors, _, held_out = problem(name)
+    module, coupling, layers, scores, moments, _, held_out = problem(name)
     module.train()
     before = copy.deepcopy(module.state_dict())
-    whole = measure(module, coupling, layers, scores, factors, held_out)
+    whole = measure(module, coupling, layers, scores, moments, held_out)
     monkeypatch.setattr(sensitivity, "MEMORY", 1)
-    single = measure(module, coupling, layers, scores, factors, held_out)
+    single = measure(module, coupling, layers, scores, moments, held_out)
     for layer, curve in whole.items():
         assert_close(torch.tensor(curve.loss), torch.tensor(single[layer].loss), rtol=1e-9, atol=0)
     assert all(torch.equal(module.state_dict()[key], tensor) for key, tensor in before.items())
@@ -115,12 +115,12 @@ def test_the_network_is_left_as_it_was_and_parts_change_nothing(name, monkeypatc
 
 
 def test_what_comes_before_the_cut_layer_runs_once(monkeypatch):
-    module, coupling, layers, scores, factors, _, held_out = problem("plain")
+    module, coupling, layers, scores, moments, _, held_out = problem("plain")
     runs = []
     first = next(m for m in module.modules() if isinstance(m, nn.Conv2d))
     forward = first._conv_forward
     first._conv_forward = lambda *args: runs.append(len(args[0])) or forward(*args)
-    measure(module, coupling, layers, scores, factors, held_out)
+    measure(module, coupling, layers, scores, moments, held_out)
     assert runs == [1, len(held_out)]  # the probe of its memory, and the pass that trials start from
 
 

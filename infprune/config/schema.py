@@ -141,7 +141,7 @@ class ScoreConfig(Section):
         default=None, min_length=1, description="A scores file to reuse (`--scores`); null: score now."
     )
     trial_samples: int = Field(
-        default=512,
+        default=256,
         gt=0,
         description="Validation samples on which layers are narrowed one by one, for `prune.scope=calibrated`.",
     )

@@ -27,30 +27,51 @@ class KroneckerFactors:
     gradients: Tensor
 
 
-class KroneckerObserver(Observer):
-    """Collects the factors of the named modules; A on `positions` output positions per sample, None: on all."""
-
-    labels = LabelSource.MODEL
+class MomentsObserver(Observer):
+    """Collects A of the named modules, on `positions` output positions per sample (None: on all); needs no gradient."""
 
     def __init__(self, names: Collection[str], positions: int | None = None) -> None:
         self._names = names
         self._positions = positions
         self._seen = Counter[nn.Module]()
-        self._inputs: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._samples = 0
+
+    def forward(self, name: str, module: Any, x: Tensor) -> None:
+        """Add A of one batch."""
+        if name in self._names:
+            _add(self._sums, name, gram(module, x, ones=True, at=Positions(self._positions, self._seen[module])))
+            self._seen[module] += len(x)
+
+    def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
+        """Count the samples."""
+        del gradients
+        self._samples += samples
+
+    def result(self, draws: int = 1) -> dict[str, Tensor]:
+        """The means, by module name; `draws`: how often each batch was ended."""
+        return {name: total / (self._samples // draws) for name, total in self._sums.items()}
+
+
+class KroneckerObserver(Observer):
+    """Collects both factors of the named modules; A as `MomentsObserver` does."""
+
+    labels = LabelSource.MODEL
+
+    def __init__(self, names: Collection[str], positions: int | None = None) -> None:
+        self._names = names
+        self._moments = MomentsObserver(names, positions)
         self._gradients: dict[str, Tensor] = {}
         self._rows: dict[str, int] = {}
-        self._backward_samples = 0
 
     def forward(self, name: str, module: Any, x: Tensor) -> None:
         """Add A of one batch."""
         if name not in self._names:
             return
-        own = gram(module, x, ones=True, at=Positions(self._positions, self._seen[module]))
-        self._seen[module] += len(x)
-        _add(self._inputs, name, own)
+        self._moments.forward(name, module, x)
         if name not in self._gradients:  # stays zero if the loss does not depend on this module
-            size = matrix(module).shape[1]
-            self._gradients[name] = own.new_zeros(len(own), size, size, dtype=wide(own.device))
+            groups, size, _ = matrix(module).shape
+            self._gradients[name] = x.new_zeros(groups, size, size, dtype=wide(x.device))
             self._rows[name] = 0
 
     def output_gradient(self, name: str, module: nn.Module, y: Tensor | None, gradient: Tensor) -> None:
@@ -64,15 +85,13 @@ class KroneckerObserver(Observer):
 
     def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
         """Count the samples."""
-        del gradients
-        self._backward_samples += samples
+        self._moments.batch(samples, gradients)
 
     def result(self, draws: int) -> dict[str, KroneckerFactors]:
         """The means, by module name."""
-        samples = self._backward_samples // draws
         return {
-            name: KroneckerFactors(inputs / samples, self._gradients[name] / max(self._rows[name], 1))
-            for name, inputs in self._inputs.items()
+            name: KroneckerFactors(inputs, self._gradients[name] / max(self._rows[name], 1))
+            for name, inputs in self._moments.result(draws).items()
         }
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-ROUNDS = 2048  # of `eliminate_wide`
-REFRESH = 64  # rounds between two fresh inversions
+ROUNDS = 1024  # of `eliminate_wide`
+REFRESH = 128  # rounds between two fresh inversions
 
 
 def eliminate_gates(fisher: Tensor) -> Tensor:
@@ -64,30 +64,33 @@ def eliminate_wide(Z: Tensor, damping: float, together: int | None = None) -> Te
     Y = Z / samples**0.5
     together = together or -(-size // ROUNDS)
     scores, total = Z.new_zeros(size), Z.new_zeros(())
-    alive = torch.arange(size, device=Z.device)
-    gone = Z.new_zeros(samples)
+    names = torch.arange(size, device=Z.device)  # of the columns of Y, some of which may have gone
+    here = torch.ones(size, dtype=torch.bool, device=Z.device)
+    gone = Z.new_zeros(samples)  # sum of the columns that have
     eye = torch.eye(samples, dtype=Z.dtype, device=Z.device)
-    rounds = 0
-    while len(alive):
-        if rounds % REFRESH == 0:  # rounding errors of the downdates add up
-            M = torch.cholesky_inverse(torch.linalg.cholesky(damping * eye + Y @ Y.T))
-            taken, gates = (Y * (M @ Y)).sum(0), 1 + Y.T @ (M @ gone)
-        rounds += 1
+    left = size
+    for number in range(-(-size // together)):
+        if number % REFRESH == 0:  # rounding errors of the downdates add up
+            Y, names, here = Y[:, here], names[here], here[here]
+            M = torch.cholesky_inverse(torch.linalg.cholesky((Y @ Y.T).add_(eye, alpha=damping)))
+            moved = M @ gone
+            taken, gates = (Y * (M @ Y)).sum(0), 1 + moved @ Y
         variance = (1 - taken).clamp_min(torch.finfo(Z.dtype).eps) / damping
-        order = (0.5 * gates**2 / variance).argsort(stable=True)[:together]
+        prices = torch.where(here, 0.5 * gates**2 / variance, torch.inf)
+        order = prices.argsort(stable=True)[: min(together, left)]
         P = Y[:, order]
         V = M @ P
-        left = torch.eye(len(order), dtype=Z.dtype, device=Z.device) - P.T @ V  # damping [F^-1]_PP
-        root = torch.linalg.cholesky(left)
+        own = torch.eye(len(order), dtype=Z.dtype, device=Z.device) - P.T @ V  # damping [F^-1]_PP
+        root = torch.linalg.cholesky(own)
         paid = torch.linalg.solve_triangular(root, gates[order, None], upper=False)[:, 0]
         totals = total + 0.5 * damping * paid.square().cumsum(0)
-        scores[alive[order]], total = totals, totals[-1]
-        half = torch.linalg.solve_triangular(root, V.T, upper=False)  # V left^-1 V^T = half^T half
-        M = M + half.T @ half
+        scores[names[order]], total = totals, totals[-1]
+        half = torch.linalg.solve_triangular(root, V.T, upper=False)  # V own^-1 V^T = half^T half
+        M.addmm_(half.T, half)
         gone = gone + P.sum(1)
-        stays = torch.ones(len(alive), dtype=torch.bool, device=Z.device)
-        stays[order] = False
-        seen = half @ Y
-        taken, gates = (taken + seen.square().sum(0))[stays], (1 + Y.T @ (M @ gone))[stays]
-        alive, Y = alive[stays], Y[:, stays]
+        moved = moved + V.sum(1) + half.T @ (half @ gone)
+        here[order] = False
+        left -= len(order)
+        seen = torch.cat([moved[None], half]) @ Y
+        gates, taken = 1 + seen[0], taken + seen[1:].square().sum(0)
     return scores

@@ -67,7 +67,7 @@ def scored(bench: Bench, criteria: tuple[str, ...], seed: int, progress: Progres
     """Score by several criteria from one shared pass."""
     settings, needs = bench.session.config.score, needs_of(criteria)
     calibrated = bench.session.config.prune.scope == "calibrated"
-    needs |= {Need.KRONECKER} if calibrated else set()
+    needs |= {Need.MOMENTS} if calibrated else set()
     samples = bench.session.calibration(seed)
     with (progress if needs else Silent()).bar("calibration", len(samples)) as bar:
         statistics = collect(
@@ -94,7 +94,7 @@ def _with_curves(bench: Bench, scores: ChannelScores, statistics: Statistics, pr
         bench.coupling,
         bench.layers,
         scores.values,
-        statistics.kronecker,
+        statistics.moments,
         bench.trial_samples,
         progress=progress,
     )

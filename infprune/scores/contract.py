@@ -14,6 +14,7 @@ class Need(StrEnum):
     """A statistic of the calibration pass."""
 
     KRONECKER = "kronecker"
+    MOMENTS = "moments"
     GATES_MODEL = "gates-model"
     GATES_DATA = "gates-data"
     MASK_GRADIENTS = "mask-gradients"
@@ -23,11 +24,13 @@ class Need(StrEnum):
 class Statistics:
     """What one pass over the calibration data collected; empty where nobody asked.
 
-    `kronecker`: by module name. The others by layer name: gate gradients `(N, C)`, mask gradients `(C,)`.
+    `kronecker`: by module name, and `moments`, the factors A alone, of modules that are not too wide. The others by
+    layer name: gate gradients `(N, C)`, mask gradients `(C,)`.
     """
 
     samples: int = 0
     kronecker: Mapping[str, KroneckerFactors] = field(default_factory=dict)
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
     gates_model: Mapping[str, Tensor] = field(default_factory=dict)
     gates_data: Mapping[str, Tensor] = field(default_factory=dict)
     mask_gradients: Mapping[str, Tensor] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from torch import nn
 
 from infprune.coupling.groups import ChannelLayer, CoupledSlice, Role
 from infprune.curvature.gates import GateObserver, heard
-from infprune.curvature.kronecker import KroneckerObserver
+from infprune.curvature.kronecker import KroneckerObserver, MomentsObserver
 from infprune.curvature.patches import matrix
 from infprune.curvature.products import MaskGradientObserver, filters
 from infprune.curvature.sweep import Batches, LabelSource, Observer, Sweep
@@ -44,25 +44,32 @@ def collect(
     readers = sorted(_modules(s for layer in layers if not layer.gated for s in layer.having(Role.CONSUMER)))
     gated = [layer for layer in layers if layer.gated]
     producers = sorted(_modules(s for layer in gated for s in filters(layer)))
+    if Need.KRONECKER in needs:
+        _check_width(module, readers)
+        needs -= {Need.MOMENTS}
     kronecker = KroneckerObserver(readers, positions)
+    moments = MomentsObserver([name for name in readers if _width(module, name) <= WIDEST_GRAM], positions)
     gates = {
         LabelSource.MODEL: GateObserver(layers if Need.GATES_MODEL in needs else gated, LabelSource.MODEL),
         LabelSource.DATA: GateObserver(layers, LabelSource.DATA),
     }
+    if Need.KRONECKER in needs and gated:
+        needs |= {Need.GATES_MODEL}  # of these layers alone
     masks = MaskGradientObserver(module, layers)
-    if Need.KRONECKER in needs:
-        _check_width(module, readers)
-        needs = needs | {Need.GATES_MODEL} if gated else needs
     chosen: dict[Need, Observer] = {
         Need.KRONECKER: kronecker,
+        Need.MOMENTS: moments,
         Need.GATES_MODEL: gates[LabelSource.MODEL],
         Need.GATES_DATA: gates[LabelSource.DATA],
         Need.MASK_GRADIENTS: masks,
     }
     watched = sorted({*readers, *producers, *_modules(s for layer in gated for s in heard(layer))})
     Sweep(module, watched, [chosen[n] for n in sorted(needs)]).run(batches, seed=seed, draws=draws)
+    factors = kronecker.result(draws) if Need.KRONECKER in needs else {}
+    inputs = {name: f.inputs for name, f in factors.items()}
     return Statistics(
-        kronecker=kronecker.result(draws) if Need.KRONECKER in needs else {},
+        kronecker=factors,
+        moments=moments.result() if Need.MOMENTS in needs else inputs,
         gates_model=gates[LabelSource.MODEL].result() if Need.GATES_MODEL in needs else {},
         gates_data=gates[LabelSource.DATA].result() if Need.GATES_DATA in needs else {},
         mask_gradients=masks.result() if Need.MASK_GRADIENTS in needs else {},
@@ -95,9 +102,13 @@ def score(criterion: str, inputs: ScoringInputs) -> ChannelScores:
 
 def _check_width(module: nn.Module, watched: Sequence[str]) -> None:
     for name in watched:
-        width = matrix(module.get_submodule(name)).shape[-1] + 1
+        width = _width(module, name)
         if width > WIDEST_GRAM:
             raise ConfigError(
                 f"{name} reads {width} inputs, its Gram matrix would take {8 * width**2 / 2**30:.1f} GiB; "
                 "use score.criterion=taylor or add the layer before it to prune.protect"
             )
+
+
+def _width(module: nn.Module, name: str) -> int:
+    return matrix(module.get_submodule(name)).shape[-1] + 1

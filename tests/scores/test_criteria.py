@@ -11,7 +11,7 @@ from infprune.coupling.couple import couple
 from infprune.coupling.groups import Role
 from infprune.errors import ConfigError, InputError
 from infprune.scores import SCORES, measure, theorem1
-from infprune.scores.contract import ScoringInputs, Statistics
+from infprune.scores.contract import Need, ScoringInputs, Statistics
 
 EXACT = {"rtol": 1e-8, "atol": 1e-10}
 
@@ -146,6 +146,13 @@ def test_too_wide_for_the_gram_matrix(monkeypatch):
     with pytest.raises(ConfigError, match="2 reads 55 inputs"):
         values("influence", module, layers, [(x, LABELS)])
     assert values("gate", module, layers, [(x, LABELS)]).keys() == {"0", "2", "6"}
+    narrow = measure.collect(module, layers, [(x, LABELS)], frozenset({Need.MOMENTS}), seed=0, draws=1).moments
+    monkeypatch.undo()
+    whole = measure.collect(module, layers, [(x, LABELS)], frozenset({Need.KRONECKER}), seed=0, draws=1)
+    assert narrow.keys() == whole.kronecker.keys() - {"2"}
+    assert whole.moments.keys() == whole.kronecker.keys()
+    for name, A in narrow.items():
+        assert_close(A, whole.kronecker[name].inputs, rtol=1e-12, atol=0)
 
 
 # --- what each of them is ---------------------------------------------------------------------------------------------
