@@ -99,8 +99,11 @@ def measurements(
             if not missing or not any(part in name for part in only):
                 continue
             make = ours if owner == "infprune" else peers
-            for speedup, measured in make(bench, criterion, scope, seed, list(missing)):
-                yield missing[speedup], measured
+            try:
+                for speedup, measured in make(bench, criterion, scope, seed, list(missing)):
+                    yield missing[speedup], measured
+            except RuntimeError as error:  # the peer's cut network does not run
+                print(f"{name}: left out, {error}", flush=True)
 
 
 def ours(
@@ -259,7 +262,8 @@ def write(chosen: argparse.Namespace, bench: Bench, found: dict[str, Any]) -> No
         cells, points, seconds = [], [], 0.0
         for speedup in SPEEDUPS:
             runs = [found[k] for k in found if k.startswith(f"{name}/{speedup}/")]
-            cells.append(" / ".join(spread([r[stage] for r in runs if stage in r]) for stage in STAGES))
+            stages = " / ".join(spread([r[stage] for r in runs if stage in r]) for stage in STAGES)
+            cells.append(f"{stages} @ {100 * statistics.mean(r['macs'] for r in runs):.1f}" if runs else "-")
             best = [r.get("compensated", r.get("recalibrated", r["cut"])) for r in runs]
             if best:
                 points.append((1 / speedup, statistics.mean(best)))
@@ -280,8 +284,8 @@ def write(chosen: argparse.Namespace, bench: Bench, found: dict[str, Any]) -> No
         (
             f"Dense {100 * found['dense']:.2f}. Test accuracy in % with at most 67, 50 and 33 % of the MACs, "
             f"{samples} calibration samples: as cut / batch norms recalibrated / least squares (infprune's rows; "
-            "where the network has no batch norm, nothing is recalibrated). Mean (standard deviation) over "
-            f"{chosen.seeds} draws of the calibration samples. Scope layer: the same share of every layer; global: one "
+            "where the network has no batch norm, nothing is recalibrated) @ MACs kept in %. Mean (standard deviation) "
+            f"over {chosen.seeds} draws of the calibration samples. Layer: the same share of every layer; global: one "
             "ranking; calibrated: one ranking of measured losses. Seconds: score, cut (Torch-Pruning: bisection of its "
             f"ratio included) and least squares, on a machine with other work. torch "
             f"{torch.__version__.partition('+')[0]}, torch-pruning {version('torch-pruning')} "
