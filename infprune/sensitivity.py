@@ -20,7 +20,7 @@ from infprune.surgery import Silence, silence, silencing
 
 SHARES = (0.85, 0.7, 0.55, 0.4, 0.28, 0.18, 0.1, 0.04)  # of a layer's channels that are kept, one trial each
 DAMPING = 1e-4  # relative; of the least squares before each trial
-MEMORY = 1 << 30  # bytes of recorded outputs that trials start from
+MEMORY = 1 << 30  # bytes of recorded outputs that trials start from; and of the weights of trials
 
 
 def measure(
@@ -55,32 +55,43 @@ def measure(
         inputs: samples that made neither scores nor factors.
         progress: told once per trial.
     """
-    trials = [
-        _trial(module, coupling, layer, scores[layer.name], kept, moments)
-        for layer in layers
-        for kept in widths(layer.size)
-    ]
-    totals = [0.0] * len(trials)
+    losses: dict[str, list[float]] = {layer.name: [0.0] * len(widths(layer.size)) for layer in layers}
     with ExitStack() as stack:
         stack.enter_context(evaluating(module))
         stack.enter_context(torch.no_grad())
         parts = list(_parts(module, inputs))
-        bar = stack.enter_context(progress.bar("sensitivity", len(trials) * len(parts)))
-        for x in parts:
-            with _recording(module) as record:
-                dense = logits(module, x)
-            for i, trial in enumerate(trials):
-                with silencing(module, trial.silence), _resuming(module, record, trial.changed):
-                    totals[i] += _moved(logits(module, x) - dense)
-                bar.advance(trial.layer)
-    count = size(inputs)
-    return {
-        layer.name: Curve(
-            tuple(t.kept for t in trials if t.layer == layer.name),
-            tuple(total / count for t, total in zip(trials, totals, strict=True) if t.layer == layer.name),
-        )
-        for layer in layers
-    }
+        total = len(parts) * sum(map(len, losses.values()))
+        bar = stack.enter_context(progress.bar("sensitivity", total))
+        for some in _groups(coupling, layers):
+            trials = [
+                _trial(module, coupling, layer, scores[layer.name], i, moments)
+                for layer in some
+                for i in range(len(widths(layer.size)))
+            ]
+            for x in parts:
+                with _recording(module) as record:
+                    dense = logits(module, x)
+                for trial in trials:
+                    with silencing(module, trial.silence), _resuming(module, record, trial.changed):
+                        losses[trial.layer][trial.number] += _moved(logits(module, x) - dense) / size(inputs)
+                    bar.advance(trial.layer)
+    return {layer.name: Curve(tuple(widths(layer.size)), tuple(losses[layer.name])) for layer in layers}
+
+
+def _groups(coupling: Coupling, layers: Sequence[ChannelLayer]) -> Iterator[list[ChannelLayer]]:
+    """Layers whose trials hold at most `MEMORY` bytes of weights together; at least one at a time."""
+    some: list[ChannelLayer] = []
+    held = 0
+    for layer in layers:
+        read = {s.tensor for s in layer.having(Role.CONSUMER)}
+        needed = len(SHARES) * sum(coupling.tensors[n].shape.numel() * coupling.tensors[n].itemsize for n in read)
+        if some and held + needed > MEMORY:
+            yield some
+            some, held = [], 0
+        some.append(layer)
+        held += needed
+    if some:
+        yield some
 
 
 @torch.no_grad()
@@ -104,10 +115,10 @@ def widths(channels: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A layer at one width: the tensors that differ, and the modules that hold them."""
+    """A layer at one width, of that number: the tensors that differ, and the modules that hold them."""
 
     layer: str
-    kept: int
+    number: int
     silence: Silence
     changed: frozenset[str]
 
@@ -117,11 +128,11 @@ def _trial(
     coupling: Coupling,
     layer: ChannelLayer,
     scores: Tensor,
-    kept: int,
+    number: int,
     moments: Mapping[str, Tensor],
 ) -> _Trial:
     mask = torch.zeros(layer.size, dtype=torch.bool)
-    mask[scores.argsort(stable=True)[layer.size - kept :]] = True
+    mask[scores.argsort(stable=True)[layer.size - widths(layer.size)[number] :]] = True
     silent = silence(module, coupling, {layer.name: mask})
     tensors = dict(silent.tensors)
     calls = {call.weight: call for call in coupling.computations if call.owned}
@@ -129,7 +140,7 @@ def _trial(
         if s.tensor in calls and calls[s.tensor].module in moments:
             tensors |= _refitted(module, coupling, calls[s.tensor], s.index[~mask], moments[calls[s.tensor].module])
     changed = frozenset(name.rpartition(".")[0] for name in (*tensors, *silent.narrow))
-    return _Trial(layer.name, kept, Silence(tensors, silent.narrow), changed)
+    return _Trial(layer.name, number, Silence(tensors, silent.narrow), changed)
 
 
 @torch.no_grad()
