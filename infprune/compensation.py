@@ -58,9 +58,9 @@ def least_squares(
     Y are the dense network's outputs of that layer, X~ the im2col inputs in the network pruned *and refitted so far*,
     with a row of ones for the bias; mu = `damping` times the mean diagonal of X~ X~^T / N. Where the output, past its
     batch norm, is added to something (a residual stream), Y is what makes the *sum* that of the dense network: the
-    last weight before the addition also corrects the error that the other term has gathered (as He, Zhang and
-    Sun 2017 do for residual branches). A weight without a bias that only a batch norm reads gets its intercept through the norm's running
-    mean. A weight tied between modules with biases of their own is left as it was cut.
+    last weight before the addition also corrects the error that the other term has gathered (as He, Zhang and Sun 2017
+    do for residual branches). A weight without a bias that only a batch norm reads gets its intercept through the
+    norm's running mean. A weight tied between modules with biases of their own is left as it was cut.
 
     Costs one pass of both networks, which wait at each weight until it is refitted (see `lockstep`), and holds their
     current activations; where those would not fit, one pass up to the layer per weight, holding one batch.

@@ -31,7 +31,9 @@ def largest_rate(bench: Bench, scores: ChannelScores, max_drop: float, progress:
         BudgetError: no rate that was tried stays within the limit.
     """
     before = evaluate(bench.dense, bench.validation).accuracy
-    low, high, probes = 0.0, HIGHEST, list[Probe]()
+    fixed = sum(bench.limits.fixed(layer) or 0 for layer in bench.layers)  # gone at any rate
+    least = fixed / sum(layer.size for layer in bench.layers)
+    low, high, probes = least, HIGHEST, list[Probe]()
     with progress.bar("rates", PROBES) as bar:
         for _ in range(PROBES):
             rate = (low + high) / 2
@@ -42,9 +44,9 @@ def largest_rate(bench: Bench, scores: ChannelScores, max_drop: float, progress:
                 within = False
             low, high = (rate, high) if within else (low, rate)
             bar.advance(f"{rate:.3f}")
-    if low == 0.0:
-        least = min(probes, key=lambda probe: probe.rate, default=None)
-        told = "" if least is None else f" (dense {before:.4f}, {least.accuracy:.4f} at rate {least.rate:.3f})"
+    if low == least:
+        first = min(probes, key=lambda probe: probe.rate, default=None)
+        told = "" if first is None else f" (dense {before:.4f}, {first.accuracy:.4f} at rate {first.rate:.3f})"
         raise BudgetError(
             f"max_drop {max_drop:g}: every rate that was tried loses more validation accuracy{told}; "
             "allow a larger drop, or give a rate"

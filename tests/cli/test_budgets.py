@@ -69,6 +69,12 @@ def test_a_drop_that_no_rate_keeps(infprune):
     assert "max_drop 0: every rate that was tried loses more validation accuracy" in outcome.json["error"]
 
 
+def test_the_search_starts_at_what_layers_lose_anyway(infprune):
+    result = infprune("prune", "--max-drop", "1", "prune.per_layer={'stages.[12]*': 0.75}", *PLAIN).json
+    assert min(probe["rate"] for probe in result["search"]["probes"]) > 0.45
+    assert result["search"]["rate"] >= min(probe["rate"] for probe in result["search"]["probes"])
+
+
 def test_scores_without_curves_serve_other_scopes_only(infprune):
     made = infprune("score", "--criterion", "random", "prune.scope=layer", "-o", "s.safetensors", *SMALL)
     assert made.code == 0, made.err
