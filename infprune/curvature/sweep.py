@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from infprune.curvature.losses import CROSS_ENTROPY, Loss
 from infprune.errors import InputError
 from infprune.forward import Inputs, each, logits
 from infprune.modes import evaluating
@@ -19,7 +19,8 @@ Batches = Iterable[tuple[Inputs, Tensor]]
 class LabelSource(StrEnum):
     """Whose labels the loss is taken at."""
 
-    MODEL = "model"  # drawn from the model's own prediction: second moment of the gradients = Fisher = GGN
+    MODEL = "model"  # drawn from the model's own prediction: second moment of the gradients = Fisher
+    EXACT = "exact"  # the root of the loss's curvature, one pass per output: second moment summed over them = GGN
     DATA = "data"  # the true ones: first-order influence
 
 
@@ -53,8 +54,11 @@ class Sweep:
     Gradients flow back to the first watched modules, not to the network's inputs, which may be token ids.
     """
 
-    def __init__(self, module: nn.Module, watched: Sequence[str], observers: Sequence[Observer]) -> None:
+    def __init__(
+        self, module: nn.Module, watched: Sequence[str], observers: Sequence[Observer], loss: Loss = CROSS_ENTROPY
+    ) -> None:
         self._module = module
+        self._loss = loss
         self._watched = watched
         self._observers = observers
         self._listening: Sequence[Observer] = ()
@@ -76,8 +80,7 @@ class Sweep:
         generator = torch.Generator().manual_seed(seed)
         needs_weights = any(o.weights for o in self._observers)
         weights = dict(self._module.named_parameters()) if needs_weights else {}
-        kinds = [LabelSource.MODEL] * draws + [LabelSource.DATA]
-        passes = [kind for kind in kinds if any(o.labels is kind for o in self._observers)]
+        wanted = {o.labels for o in self._observers}
         with evaluating(self._module), _requiring_grad(self._module, needed=needs_weights), self._hooked():
             for x, y in batches:
                 self._sources = []
@@ -87,25 +90,43 @@ class Sweep:
                 for observer in self._observers:
                     if observer.labels is None:
                         observer.batch(len(y), {})
-                for i, kind in enumerate(passes):
-                    labels = y if kind is LabelSource.DATA else _drawn(z, generator)
-                    self._backward(z, labels, kind, weights, last=i + 1 == len(passes))
+                slopes = list(self._slopes(z, y, wanted, generator, draws))
+                for i, (kind, slope) in enumerate(slopes):
+                    self._backward(z, slope, kind, weights, last=i + 1 == len(slopes))
+
+    def _slopes(
+        self, z: Tensor, y: Tensor, wanted: Collection[LabelSource | None], generator: torch.Generator, draws: int
+    ) -> Iterator[tuple[LabelSource, Tensor]]:
+        """What flows into the outputs in each backward pass: the slope of the loss, or a column of its root."""
+        if LabelSource.MODEL in wanted:
+            for _ in range(draws):
+                yield LabelSource.MODEL, self._slope(z, self._loss.draw(z, generator))
+        if LabelSource.EXACT in wanted:
+            for column in self._loss.root(z):
+                yield LabelSource.EXACT, column
+        if LabelSource.DATA in wanted:
+            yield LabelSource.DATA, self._slope(z, y)
+
+    def _slope(self, z: Tensor, y: Tensor) -> Tensor:
+        """d l_n / d z_n, `(N, K)`."""
+        z = z.detach().requires_grad_()
+        found: Tensor = torch.autograd.grad(self._loss(z, y).sum(), z)[0]
+        return found
 
     def _backward(
-        self, z: Tensor, labels: Tensor, kind: LabelSource, weights: Mapping[str, Tensor], *, last: bool
+        self, z: Tensor, slope: Tensor, kind: LabelSource, weights: Mapping[str, Tensor], *, last: bool
     ) -> None:
         self._listening = [o for o in self._observers if o.labels is kind]
         if not any(o.weights for o in self._listening):  # the few that an input of a watched module may hang on
             weights = {name: p for name, p in weights.items() if name.rpartition(".")[0] not in self._inner}
-        loss = F.cross_entropy(z, labels, reduction="sum")
         targets = [*self._sources, *weights.values()]
         gradients: Sequence[Tensor | None] = [None] * len(targets)
-        if loss.requires_grad and targets:  # else no watched module has been called
-            gradients = torch.autograd.grad(loss, targets, retain_graph=not last, allow_unused=True)
+        if z.requires_grad and targets:  # else no watched module has been called
+            gradients = torch.autograd.grad(z, targets, slope, retain_graph=not last, allow_unused=True)
         of_weights = zip(weights, gradients[len(self._sources) :], strict=True)
         named = {name: g for name, g in of_weights if g is not None}
         for observer in self._listening:
-            observer.batch(len(labels), named)
+            observer.batch(len(slope), named)
 
     @contextmanager
     def _hooked(self) -> Iterator[None]:
@@ -177,8 +198,3 @@ def _requiring_grad(module: nn.Module, *, needed: bool) -> Iterator[None]:
         for p, flag in flags:
             p.requires_grad_(flag)
 
-
-def _drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw one label per row from softmax(logits), on the CPU so that a seed means the same on every device."""
-    probabilities = logits.detach().cpu().double().softmax(1)
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(logits.device)

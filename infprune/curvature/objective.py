@@ -1,0 +1,153 @@
+"""A loss over data as a function of chosen parameters: what curvature is the curvature of."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+
+from infprune.curvature.losses import CROSS_ENTROPY, Loss
+from infprune.curvature.space import ParameterSpace
+from infprune.errors import ArchitectureError, ConfigError, InputError
+from infprune.forward import Inputs, each, picked, tensors
+from infprune.imports import one_line
+
+
+@dataclass(frozen=True)
+class Objective:
+    r"""The regularised empirical risk of MU eq. 1, as a function of the parameters of a space.
+
+    .. math:: R(\theta) = \tfrac1N \sum_n \ell(f(x_n; \theta), y_n) + \tfrac{\lambda}{2} |\theta|^2
+
+    `batches` are pairs (x, y) on the network's device that can be visited again, in the same order. Parameters outside
+    the space stay as the network has them. Nothing here changes the network.
+
+    Raises:
+        ArchitectureError: the network is in a mode in which samples depend on each other or on chance.
+    """
+
+    module: nn.Module
+    space: ParameterSpace
+    batches: Iterable[tuple[Inputs, Tensor]]
+    loss: Loss = CROSS_ENTROPY
+    ridge: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, m in self.module.named_modules():
+            if m.training and isinstance(m, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - base of batch norms
+                raise ArchitectureError(
+                    f"{name or 'the network'}: expected batch norm in eval mode, got train mode, where samples depend "
+                    "on each other and no curvature is a mean over samples; call module.eval()"
+                )
+            if m.training and isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0:  # noqa: SLF001 - as above
+                raise ArchitectureError(
+                    f"{name or 'the network'}: dropout in train mode makes the loss random; call module.eval()"
+                )
+
+    @property
+    def theta(self) -> Tensor:
+        """The parameters as the network has them, `(P,)`."""
+        return self.space.values(self.module)
+
+    def on(self, batches: Iterable[tuple[Inputs, Tensor]]) -> "Objective":
+        """The same function of other data."""
+        return replace(self, batches=batches)
+
+    def outputs(self, theta: Tensor, x: Inputs) -> Tensor:
+        """The network's outputs (see `forward.picked`) with these parameters."""
+        found = picked(functional_call(self.module, self.space.split(theta), tensors(x)))
+        if not isinstance(found, Tensor):
+            raise ArchitectureError(f"expected a tensor of outputs, got {type(found).__name__}")
+        return found
+
+    def losses(self, z: Tensor, y: Tensor) -> Tensor:
+        """The loss of each sample, checked: `(N,)`.
+
+        Raises:
+            ConfigError: not one differentiable value per sample.
+            InputError: NaN or infinity.
+        """
+        found = self.loss(z, y)
+        if found.shape != (len(z),):
+            raise ConfigError(f"expected a loss of one value per sample ({len(z)},), got shape {tuple(found.shape)}")
+        if z.requires_grad and not found.requires_grad:
+            raise ConfigError(
+                "the loss is not differentiable: it does not depend on the outputs through differentiable operations; "
+                "use one that does (accuracy and argmax do not)"
+            )
+        if not bool(torch.isfinite(found.detach()).all()):
+            raise InputError("the loss is not finite; check weights and data for NaN, or targets outside its domain")
+        return found
+
+    @torch.no_grad()
+    def value(self, theta: Tensor) -> float:
+        """R(theta)."""
+        total, samples = 0.0, 0
+        for x, y in self.batches:
+            total += float(self.losses(self.outputs(theta, x), y).sum(dtype=torch.float64))
+            samples += len(y)
+        return total / _some(samples) + 0.5 * self.ridge * float(theta.square().sum(dtype=torch.float64))
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """grad R(theta), `(P,)`."""
+        leaf = theta.detach().requires_grad_()
+        total, samples = torch.zeros_like(theta), 0
+        for x, y in self.batches:
+            loss = self.losses(self.outputs(leaf, x), y).sum()
+            total += differentiated(loss, leaf)
+            samples += len(y)
+        return total / _some(samples) + self.ridge * theta
+
+    def jacobians(self, theta: Tensor, x: Inputs) -> Tensor:
+        """d f(x_n) / d theta for each sample: `(N, K, P)`, by `torch.func.vmap`."""
+
+        def one(at: Tensor, *sample: Tensor) -> Tensor:
+            return self.outputs(at, each(lambda t: t[None], sample if len(sample) > 1 else sample[0]))[0]
+
+        args = tensors(x)
+        found: Tensor = vmap(jacrev(one), in_dims=(None, *[0] * len(args)))(theta, *args)
+        return found
+
+    def samples(self) -> int:
+        """How many samples there are."""
+        return sum(len(y) for _, y in self.batches)
+
+    def single(self) -> Iterator["Objective"]:
+        """The loss of each batch as an objective of its own."""
+        for batch in self.batches:
+            yield self.on([batch])
+
+
+def differentiated(value: Tensor, leaf: Tensor, **kwargs: Any) -> Tensor:
+    """The gradient of a scalar in the flat parameters; zero where it does not depend on them."""
+    if not value.requires_grad:
+        return torch.zeros_like(leaf)
+    found = once_more(lambda: torch.autograd.grad(value, leaf, allow_unused=True, **kwargs)[0])
+    return torch.zeros_like(leaf) if found is None else found
+
+
+def once_more(derivative: Callable[[], Any]) -> Any:
+    """Take a derivative; an operation that has none is named in one line.
+
+    Raises:
+        ArchitectureError: an operation of the network cannot be differentiated (again).
+    """
+    try:
+        return derivative()
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or not any(
+            word in str(error) for word in ("not implemented", "does not support", "not differentiable")
+        ):
+            raise
+        raise ArchitectureError(
+            f"the network cannot be differentiated twice: {one_line(error)}; replace that operation "
+            "(attention: torch.nn.attention.sdpa_kernel with the MATH backend), or use curvature kfac"
+        ) from error
+
+
+def _some(samples: int) -> int:
+    if samples == 0:
+        raise InputError("expected at least one sample, got none; check the data and the batches")
+    return samples
