@@ -19,7 +19,8 @@ class KroneckerFactors:
 
     A = E_n sum_p a_np a_np^T, shape `(G, D, D)`, with `a` an im2col column and a last 1 for the bias;
     G = E_{n,p} g_np g_np^T, shape `(G, O/G, O/G)`, with `g` the gradient of one sample's loss at one output position,
-    its label drawn from the model. The Fisher block of the mean loss is approximated by `G (x) A`
+    its label drawn from the model, or summed over the columns of the root of the loss's curvature. The block of Fisher
+    or GGN of the mean loss is approximated by `G (x) A`
     (Grosse and Martens 2016, eq. 30 and 31; exact for one position and a linear network). float64.
     """
 
@@ -56,9 +57,10 @@ class MomentsObserver(Observer):
 class KroneckerObserver(Observer):
     """Collects both factors of the named modules; A as `MomentsObserver` does."""
 
-    labels = LabelSource.MODEL
-
-    def __init__(self, names: Collection[str], positions: int | None = None) -> None:
+    def __init__(
+        self, names: Collection[str], positions: int | None = None, labels: LabelSource = LabelSource.MODEL
+    ) -> None:
+        self.labels = labels
         self._names = names
         self._moments = MomentsObserver(names, positions)
         self._gradients: dict[str, Tensor] = {}
@@ -88,9 +90,10 @@ class KroneckerObserver(Observer):
         self._moments.batch(samples, gradients)
 
     def result(self, draws: int) -> dict[str, KroneckerFactors]:
-        """The means, by module name."""
+        """The means, by module name; `draws`: backward passes per batch, over which exact labels are summed."""
+        summed = draws if self.labels is LabelSource.EXACT else 1
         return {
-            name: KroneckerFactors(inputs, self._gradients[name] / max(self._rows[name], 1))
+            name: KroneckerFactors(inputs, summed * self._gradients[name] / max(self._rows[name], 1))
             for name, inputs in self._moments.result(draws).items()
         }
 

@@ -28,9 +28,9 @@ def columns(module: nn.Module, x: Tensor, *, ones: bool, at: Positions = ALL) ->
     return _linear(x, at, ones=ones) if isinstance(module, nn.Linear) else _conv(module, x, at, ones=ones)
 
 
-def matrix(module: nn.Module) -> Tensor:
-    """The weight as it multiplies the columns: `(G, O / G, D)`, without the bias."""
-    weight = module.weight
+def matrix(module: nn.Module, weight: Tensor | None = None) -> Tensor:
+    """The weight, or a tensor of its shape, as it multiplies the columns: `(G, O / G, D)`, without the bias."""
+    weight = module.weight if weight is None else weight  # type: ignore[assignment]
     assert isinstance(weight, Tensor)
     if isinstance(module, nn.Linear):
         return weight[None]
@@ -40,14 +40,14 @@ def matrix(module: nn.Module) -> Tensor:
     return weight.reshape(groups, weight.shape[0] // groups, -1)
 
 
-def assigned(module: nn.Module, new: Tensor) -> Tensor:
-    """The weight whose `matrix` form is `new`, in the type of the module's own."""
+def assigned(module: nn.Module, new: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """The weight whose `matrix` form is `new`, in the type of the module's own unless another is asked for."""
     weight = module.weight
     assert isinstance(weight, Tensor)
     if getattr(module, "transposed", False):
         shape = (weight.shape[1], weight.shape[0], *weight.shape[2:])
         new = new.reshape(shape).flip(list(range(2, weight.dim()))).transpose(0, 1)
-    return new.reshape(weight.shape).to(weight)
+    return new.reshape(weight.shape).to(weight.device, dtype or weight.dtype)
 
 
 def rows_read(module: nn.Module, positions: Tensor) -> Tensor:

@@ -1,0 +1,244 @@
+"""KFAC and EKFAC: one Kronecker-factored block per convolution or linear layer, in its eigenbasis."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from infprune.curvature.kronecker import KroneckerFactors, KroneckerObserver, wide
+from infprune.curvature.objective import Objective
+from infprune.curvature.operator import LinearOperator
+from infprune.curvature.patches import WeightModule, assigned, columns, matrix, outputs
+from infprune.curvature.space import ParameterSpace
+from infprune.curvature.sweep import LabelSource, Observer, Sweep
+from infprune.errors import ArchitectureError
+
+KINDS = (nn.Linear, nn.modules.conv._ConvNd)  # noqa: SLF001 - base of all convolutions
+
+
+@dataclass(frozen=True)
+class Block:
+    r"""H = (Q_G (x) Q_A) diag(values) (Q_G (x) Q_A)^T for one weight and its bias, per group of a convolution.
+
+    `outer` Q_G `(G, O/G, O/G)`, `inner` Q_A `(G, D, D)` with a last column for the bias if there is one, `values`
+    `(G, O/G, D)`.
+    """
+
+    module: str
+    weight: str
+    bias: str | None
+    outer: Tensor
+    inner: Tensor
+    values: Tensor
+
+    def rotate(self, V: Tensor) -> Tensor:
+        """Q_G^T V Q_A for V `(k, G, O/G, D)`."""
+        return self.outer.mT @ V @ self.inner
+
+    def back(self, V: Tensor) -> Tensor:
+        """Q_G V Q_A^T."""
+        return self.outer @ V @ self.inner.mT
+
+    def diagonal(self) -> Tensor:
+        """The diagonal of H, `(G, O/G, D)`."""
+        return self.outer.square() @ self.values @ self.inner.square().mT
+
+
+class Kronecker(LinearOperator):
+    """A block-diagonal curvature over a parameter space, float64, whose damped inverse is another one.
+
+    Blocks between different layers are taken to be zero: parameters of other layers do not adapt.
+    """
+
+    def __init__(self, space: ParameterSpace, module: nn.Module, blocks: Mapping[str, Block]) -> None:
+        self.space, self.module, self.blocks = space, module, dict(blocks)
+        first = next(iter(self.blocks.values())).values
+        self.shape = (space.size, space.size)
+        self.dtype, self.device = first.dtype, first.device
+
+    def matmat(self, V: Tensor) -> Tensor:
+        """H V."""
+        parts = self.space.split(V.T.to(self.dtype))
+        found = {}
+        for block in self.blocks.values():
+            moved = block.back(block.values * block.rotate(self._gathered(block, parts)))
+            found |= self._scattered(block, moved)
+        return torch.cat([found[name].flatten(1) for name in self.space.names], dim=1).T
+
+    def inverse(self, damping: float) -> "Kronecker":
+        """(H + damping I)^-1, exactly; zero eigenvalues need a positive damping."""
+        return self._with({name: 1.0 / (b.values + damping) for name, b in self.blocks.items()})
+
+    def damped(self, damping: float) -> "Kronecker":
+        """H + damping I, as an operator that can be inverted in closed form."""
+        return self._with({name: b.values + damping for name, b in self.blocks.items()})
+
+    def diagonal(self) -> Tensor:
+        """The diagonal, in closed form."""
+        found = {}
+        for block in self.blocks.values():
+            found |= self._scattered(block, block.diagonal()[None])
+        return torch.cat([found[name].flatten() for name in self.space.names])
+
+    def _with(self, values: Mapping[str, Tensor]) -> "Kronecker":
+        changed = {name: replace(b, values=values[name]) for name, b in self.blocks.items()}
+        return Kronecker(self.space, self.module, changed)
+
+    def _gathered(self, block: Block, parts: Mapping[str, Tensor]) -> Tensor:
+        """The entries of a block, `(k, G, O/G, D)`."""
+        owner = self.module.get_submodule(block.module)
+        weight: Tensor = torch.func.vmap(partial(matrix, owner))(parts[block.weight])
+        if block.bias is None:
+            return weight
+        return torch.cat([weight, parts[block.bias].reshape(*weight.shape[:3], 1)], dim=3)
+
+    def _scattered(self, block: Block, V: Tensor) -> dict[str, Tensor]:
+        owner = self.module.get_submodule(block.module)
+        weight = V if block.bias is None else V[..., :-1]
+        found: dict[str, Tensor] = {block.weight: torch.func.vmap(partial(assigned, owner, dtype=V.dtype))(weight)}
+        if block.bias is not None:
+            found[block.bias] = V[..., -1].flatten(1)
+        return found
+
+
+def covered(module: nn.Module) -> tuple[ParameterSpace, tuple[str, ...]]:
+    """The parameters that KFAC speaks of, and the names of those that it leaves out: norms, embeddings, bare ones."""
+    owned = {id(p) for m in module.modules() if isinstance(m, KINDS) for p in m.parameters(recurse=False)}
+    names = dict(module.named_parameters())
+    inside = [name for name, p in names.items() if id(p) in owned]
+    return ParameterSpace.of(module, inside), tuple(name for name in names if name not in inside)
+
+
+def kfac(
+    objective: Objective, theta: Tensor | None = None, *, labels: LabelSource = LabelSource.EXACT, seed: int = 0
+) -> Kronecker:
+    r"""G (x) A per layer (Martens and Grosse 2015; convolutions: Grosse and Martens 2016), without the ridge.
+
+    Equals the layers' blocks of the GGN for a deep linear network with squared error and one output position.
+
+    Args:
+        objective: the loss over data.
+        theta: the point `(P,)`; None: where the network is.
+        labels: EXACT sums over the columns of the root of the loss's curvature (one backward pass per output), MODEL
+            draws one label per sample, DATA takes the data's own (empirical Fisher).
+        seed: of the drawn labels.
+
+    Raises:
+        ArchitectureError: the space holds parameters of other modules than convolutions and linear layers.
+    """
+    at, names = _opened(objective, theta)
+    passes = _passes(objective, labels)
+    observer = KroneckerObserver(names, labels=labels)
+    Sweep(at, names, [observer], objective.loss).run(objective.batches, seed=seed, draws=1)
+    factors = observer.result(passes)
+    blocks = {name: _block(name, at.get_submodule(name), factors[name], objective.space, at) for name in names}
+    return Kronecker(objective.space, at, blocks)
+
+
+def ekfac(
+    objective: Objective, theta: Tensor | None = None, *, labels: LabelSource = LabelSource.EXACT, seed: int = 0
+) -> Kronecker:
+    r"""KFAC's eigenvectors with the second moments of the gradient along them (George et al. 2018): a second pass.
+
+    values = E_n (Q_G^T dW_n Q_A)^2, dW_n the gradient of one sample's loss. The nearest matrix to the GGN with these
+    eigenvectors. Arguments and errors as `kfac`, and ArchitectureError for a module that is called twice.
+    """
+    base = kfac(objective, theta, labels=labels, seed=seed)
+    names = sorted(base.blocks)
+    observer = _Eigenvalues(base.blocks, labels)
+    Sweep(base.module, names, [observer], objective.loss).run(objective.batches, seed=seed, draws=1)
+    blocks = {name: replace(b, values=observer.result(name, objective.samples())) for name, b in base.blocks.items()}
+    return Kronecker(base.space, base.module, blocks)
+
+
+class _Eigenvalues(Observer):
+    """Second moments of one sample's weight gradient in the eigenbasis."""
+
+    def __init__(self, blocks: Mapping[str, Block], labels: LabelSource) -> None:
+        self.labels = labels
+        self._blocks = blocks
+        self._rotated: dict[str, Tensor] = {}
+        self._sums = {name: torch.zeros_like(b.values) for name, b in blocks.items()}
+        self._ended = False
+
+    def forward(self, name: str, module: Any, x: Tensor) -> None:
+        if self._ended:
+            self._rotated, self._ended = {}, False
+        if name in self._rotated:
+            raise ArchitectureError(f"{name} is called twice; EKFAC needs modules that run once (use curvature kfac)")
+        block = self._blocks[name]
+        found = columns(module, x, ones=block.bias is not None).to(block.inner.dtype)
+        self._rotated[name] = self._per_sample(block.inner.mT @ found, len(x))
+
+    def output_gradient(self, name: str, module: nn.Module, y: Tensor | None, gradient: Tensor) -> None:
+        del y
+        block = self._blocks[name]
+        rows = outputs(module, gradient).to(block.outer.dtype)
+        rotated = self._per_sample(block.outer.mT @ rows, len(gradient))
+        for part in range(0, len(gradient), _CHUNK):
+            at = slice(part, part + _CHUNK)
+            moment = torch.einsum("gonp,gdnp->gond", rotated[:, :, at], self._rotated[name][:, :, at])
+            self._sums[name] += moment.square().sum(2)
+
+    def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
+        del samples, gradients
+        self._ended = True
+
+    def result(self, name: str, samples: int) -> Tensor:
+        """The means over samples."""
+        return self._sums[name] / samples
+
+    @staticmethod
+    def _per_sample(found: Tensor, samples: int) -> Tensor:
+        """`(G, D, N * P)` to `(G, D, N, P)`: all positions are kept, so samples stand one after the other."""
+        return found.reshape(*found.shape[:2], samples, -1)
+
+
+_CHUNK = 16  # samples whose weight gradients exist at a time
+
+
+def _opened(objective: Objective, theta: Tensor | None) -> tuple[nn.Module, list[str]]:
+    """The network at theta, and the modules whose weights the space holds."""
+    at = objective.module
+    if theta is not None:
+        at = copy.deepcopy(at)
+        objective.space.load(at, theta)
+    chosen = set(objective.space.names)
+    own = {id(p): name for name, p in at.named_parameters()}
+    weights: dict[int, str] = {}
+    inside = set()
+    for name, m in at.named_modules():
+        if isinstance(m, KINDS) and own[id(m.weight)] in chosen:
+            weights.setdefault(id(m.weight), name)
+            inside |= {own[id(p)] for p in m.parameters(recurse=False)}
+    left = sorted(chosen - inside)
+    if left:
+        raise ArchitectureError(
+            f"KFAC covers weights (and biases with them) of convolutions and linear layers, not {', '.join(left[:3])}"
+            f"{' ...' if len(left) > 3 else ''}; leave them out, or use curvature ggn"
+        )
+    return at, sorted(weights.values())
+
+
+def _passes(objective: Objective, labels: LabelSource) -> int:
+    if labels is not LabelSource.EXACT:
+        return 1
+    with torch.no_grad():
+        x, _ = next(iter(objective.batches))
+        return len(objective.loss.root(objective.outputs(objective.theta, x)))
+
+
+def _block(
+    name: str, owner: WeightModule, factors: KroneckerFactors, space: ParameterSpace, network: nn.Module
+) -> Block:
+    own = {id(p): n for n, p in network.named_parameters()}
+    bias = own[id(owner.bias)] if owner.bias is not None and own[id(owner.bias)] in space.names else None
+    A, G = factors.inputs, factors.gradients
+    A = A if bias is not None else A[:, :-1, :-1]
+    (a, inner), (g, outer) = (torch.linalg.eigh(M.to(wide(M.device))) for M in (A, G))
+    values = g.clamp_min(0)[:, :, None] * a.clamp_min(0)[:, None, :]
+    return Block(name, own[id(owner.weight)], bias, outer, inner, values)
