@@ -1,0 +1,92 @@
+"""What influence predicts, found the long way: the minimum with a group of parameters pinned at zero."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from infprune.curvature.hessian import Hessian
+from infprune.curvature.objective import Objective
+
+SHRINK = 0.5
+SUFFICIENT = 1e-4  # Armijo's share of the predicted decrease
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """A point `(P,)`, R there, the norm of the gradient in the free entries, Newton steps; `converged`: within tolerance."""
+
+    theta: Tensor
+    value: float
+    gradient_norm: float
+    iterations: int
+    converged: bool
+
+
+def minimise(
+    objective: Objective,
+    start: Tensor,
+    pinned: Tensor | None = None,
+    *,
+    tolerance: float = 1e-10,
+    max_iterations: int = 100,
+) -> Minimum:
+    r"""argmin R(theta) subject to theta_S = 0, by Newton's method with a line search, to |grad_F R| <= `tolerance`.
+
+    Steps solve |H|_FF d = -g_F: the Hessian with its negative eigenvalues turned and small ones lifted, so that they go
+    down at saddles too. Dense: for small problems. The minimum is the one that the start leads to; there is but one
+    where R is strictly convex.
+
+    Args:
+        objective: R; float64 parameters, or the tolerance is out of reach.
+        start: `(P,)`; its pinned entries count as zero.
+        pinned: positions S; None: none.
+        tolerance: on the Euclidean norm of the free gradient.
+        max_iterations: Newton steps.
+
+    Raises:
+        ConfigError: too many parameters for a dense Hessian.
+    """
+    theta = start.detach().clone()
+    free = torch.ones(len(theta), dtype=torch.bool, device=theta.device)
+    if pinned is not None:
+        free[pinned] = False
+        theta[pinned] = 0
+    F = free.nonzero()[:, 0]
+    value, gradient = objective.value(theta), objective.gradient(theta)[F]
+    best, stuck = float(gradient.norm()), 0
+    for count in range(max_iterations + 1):
+        norm = float(gradient.norm())
+        stuck = 0 if norm < 0.9 * best else stuck + 1
+        best = min(best, norm)
+        if norm <= tolerance or count == max_iterations or not len(F) or stuck > 8:
+            break
+        H = Hessian(objective, theta).to_dense()[F[:, None], F]
+        H.diagonal().add_(objective.ridge)
+        step = _newton(H, gradient)
+        theta, value, gradient = _searched(objective, theta, F, step, value, gradient)
+    return Minimum(theta, value, norm, count, norm <= tolerance)
+
+
+def _newton(H: Tensor, gradient: Tensor) -> Tensor:
+    root, info = torch.linalg.cholesky_ex(H)
+    if int(info) == 0:
+        return -torch.cholesky_solve(gradient[:, None].to(H), root)[:, 0].to(gradient)
+    values, vectors = torch.linalg.eigh(H)
+    lifted = values.abs().clamp_min(1e-8 * values.abs().max())
+    return -(vectors @ ((vectors.T @ gradient.to(H)) / lifted)).to(gradient)
+
+
+def _searched(
+    objective: Objective, theta: Tensor, F: Tensor, step: Tensor, value: float, gradient: Tensor
+) -> tuple[Tensor, float, Tensor]:
+    """Go along the step until R falls enough; near the minimum, where R no longer tells, until the gradient does."""
+    slope, scale = float(gradient @ step), 1.0
+    noise = 4 * torch.finfo(theta.dtype).eps * abs(value)
+    while True:
+        trial = theta.clone()
+        trial[F] += scale * step
+        found = objective.value(trial)
+        if found <= value + SUFFICIENT * scale * slope + noise or scale < 1e-10:
+            return trial, found, objective.gradient(trial)[F]
+        scale *= SHRINK
