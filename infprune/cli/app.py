@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from infprune import __version__
-from infprune.cli import configs, doctor, evaluate, export, finetune, prune, report, score, train
+from infprune.cli import (
+    configs,
+    doctor,
+    evaluate,
+    export,
+    features,
+    finetune,
+    layers,
+    prune,
+    report,
+    score,
+    train,
+    validate,
+)
 from infprune.errors import INTERRUPTED
 
 app = typer.Typer(
@@ -27,6 +40,9 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
+app.command("validate")(validate.validate)
+app.command("layers")(layers.layers)
+app.command("features")(features.features)
 app.add_typer(configs.app, name="configs")
 
 

@@ -9,6 +9,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 Criterion = Literal["influence", "theorem1", "gate", "inf-cp", "taylor", "magnitude", "bn-scale", "random"]
 CRITERIA: tuple[str, ...] = get_args(Criterion)
 
+Curvature = Literal["ggn", "hessian", "fisher", "empirical-fisher", "kfac", "ekfac"]
+Solver = Literal["auto", "cholesky", "ldl", "cg", "lsmr", "neumann", "lissa", "normal-cg"]
+Form = Literal["block", "paper", "bracket"]
+
 _FACTORY = r"^[\w.]+:[\w.]+$"
 _FACTORY_TEXT: dict[str, Any] = {"expected": "pkg.module:function"}
 _BUDGET_TEXT: dict[str, Any] = {"expected": "a share in (0, 1] or a number > 1"}
@@ -240,6 +244,76 @@ class FinetuneConfig(TrainConfig):
     lr: float = Field(default=0.01, gt=0, description="The highest learning rate.")
 
 
+class InfluenceConfig(Section):
+    """Theorem 1 as an instrument: the curvature and how it is solved with (validate, layers, features)."""
+
+    space: Literal["auto", "weights", "gates"] = Field(
+        default="auto",
+        description="Where the theorem is applied: weights, or gates that multiply channels (inputs, for `features`); "
+        "`auto`: weights of small networks, else gates.",
+    )
+    form: Form = Field(
+        default="block", description="`block`: exact for groups; `paper`: as printed; `bracket`: certified bounds."
+    )
+    curvature: Curvature = Field(
+        default="ggn",
+        description="Which curvature of the weights stands for the Hessian; kfac and ekfac: one Kronecker block per layer.",
+    )
+    ridge: float = Field(
+        default=0.0, ge=0, description="Weight of 1/2 |theta|^2 in the loss that is fitted, retrained and differentiated."
+    )
+    damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="Added to the curvature's diagonal besides the ridge (absolute), or `auto`; always reported.",
+        json_schema_extra={"expected": "a number >= 0 or auto"},
+    )
+    solver: Solver = Field(default="auto", description="`auto`: cholesky for small networks, else cg.")
+    rtol: float = Field(default=1e-3, gt=0, lt=1, description="Relative residual, or width of a bracket, to reach.")
+    max_iterations: int = Field(default=200, gt=0, description="Iterations of a solver, per group.")
+    fit: bool = Field(
+        default=False,
+        description="First minimise the loss on all training samples by Newton's method (small networks).",
+    )
+    memory: float = Field(default=2.0, gt=0, description="GiB of autograd graphs that are kept between products.")
+
+
+class RetrainConfig(Section):
+    """Predicted against retrained (`infprune validate`)."""
+
+    sizes: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=[0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6],
+        min_length=1,
+        description="Shares of the parameters that a group holds; 0: a single parameter.",
+        json_schema_extra={"expected": "a list of shares in [0, 1)"},
+    )
+    groups: int = Field(default=200, gt=0, description="Random groups per size.")
+    forms: list[Form] = Field(
+        default=["block", "paper", "bracket"],
+        min_length=1,
+        description="The forms of Theorem 1 that are compared.",
+        json_schema_extra={"expected": "a list of block, paper, bracket"},
+    )
+
+
+class LayersConfig(Section):
+    """Which groups `infprune layers` looks at."""
+
+    modules: list[str] = Field(
+        default=["*"], min_length=1, description="Patterns over the names of modules that own parameters."
+    )
+    groups: dict[str, dict[str, dict[int, list[int]] | None]] = Field(
+        default_factory=dict,
+        description="Groups of your own: {name: {parameter: null | {dimension: [indices]}}}.",
+        json_schema_extra={"expected": "a mapping {name: {parameter: null or {dimension: [indices]}}}"},
+    )
+
+
+class FeaturesConfig(Section):
+    """What `infprune features` shows."""
+
+    top: int = Field(default=20, gt=0, description="Features in the printed table; the files hold all.")
+
+
 class RunConfig(Section):
     """Where and how the command runs."""
 
@@ -267,6 +341,12 @@ class Config(Section):
     )
     train: TrainConfig = Field(default=TrainConfig(), description="Training from the start.")
     finetune: FinetuneConfig = Field(default=FinetuneConfig(), description="Training after the cut.")
+    influence: InfluenceConfig = Field(
+        default=InfluenceConfig(), description="The curvature, and how it is solved with (validate, layers, features)."
+    )
+    retrain: RetrainConfig = Field(default=RetrainConfig(), description="Predicted against retrained.")
+    layers: LayersConfig = Field(default=LayersConfig(), description="Which groups `infprune layers` looks at.")
+    features: FeaturesConfig = Field(default=FeaturesConfig(), description="What `infprune features` shows.")
     run: RunConfig = Field(default=RunConfig(), description="Where and how the command runs.")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from infprune.data.breast_cancer import breast_cancer
 from infprune.data.dataset import DataRequest, Source
 from infprune.data.digits import digits
 from infprune.data.image_folder import image_folder
@@ -10,6 +11,7 @@ from infprune.data.torchvision_sets import cifar10, cifar100, fashion_mnist, mni
 
 DATASETS: dict[str, Callable[[DataRequest], Source]] = {
     "digits": digits,
+    "breast_cancer": breast_cancer,
     "mnist": mnist,
     "fashion_mnist": fashion_mnist,
     "cifar10": cifar10,

@@ -63,12 +63,16 @@ class DataRequest:
 
 @dataclass(frozen=True)
 class Source:
-    """What a dataset file returns; ``input_shape`` is one sample's, without N: a tuple of them for several inputs."""
+    """What a dataset file returns; ``input_shape`` is one sample's, without N: a tuple of them for several inputs.
+
+    ``features`` names the columns of an ``input_shape`` (I,), in order; None where they have no names.
+    """
 
     train: Samples
     test: Samples
     classes: int
     input_shape: Shape
+    features: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Splits:
     test: Samples
     classes: int
     input_shape: Shape
+    features: tuple[str, ...] | None = None
 
 
 class ArrayDataset(Dataset[tuple[Inputs, int]]):

@@ -1,5 +1,6 @@
 """Vectors in the LIBSVM text format: one `label index:value ...` line per sample."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,26 @@ from infprune.errors import ConfigError, InputError
 from infprune.imports import one_line
 
 LIMIT = 4 * 2**30  # bytes of dense features
+TOLERANCE = 1e-3  # of values that files round to six digits
 
 
 def libsvm(request: DataRequest) -> Source:
     """Return dense x (N, I) and the labels of the training file in ascending order as 0, 1, ...
 
-    ``args.train`` and ``args.test`` name the two files, relative to the data folder.
+    ``args.train`` and ``args.test`` name the two files, relative to the data folder. ``args.one_hot`` lists the values
+    of categorical features (default None: as they are): feature j becomes the indicators of its V values, the columns
+    j V to j V + V - 1. An entry that a sparse line leaves out is 0, and 0 must then be one of the values.
 
     Raises:
-        ConfigError: a file name is missing.
-        InputError: a file is missing, corrupt, or its test labels are not among the training labels.
+        ConfigError: a file name is missing, or ``one_hot`` is no list of different numbers.
+        InputError: a file is missing, corrupt, its test labels are not among the training labels, or a value is not
+            among those of ``one_hot``.
     """
-    options = request.options(train=None, test=None)
-    for name, value in options.items():
-        if not isinstance(value, str):
-            raise ConfigError(f"data.args.{name} must name a LIBSVM file under the data folder, got {value!r}")
+    options = request.options(train=None, test=None, one_hot=None)
+    for name in ("train", "test"):
+        if not isinstance(options[name], str):
+            raise ConfigError(f"data.args.{name} must name a LIBSVM file under the data folder, got {options[name]!r}")
+    levels = _levels(options["one_hot"])
     folder = request.folder()
     paths = [folder / options["train"], folder / options["test"]]
     x_train, y_train, x_test, y_test = _read(paths)
@@ -37,7 +43,7 @@ def libsvm(request: DataRequest) -> Source:
         )
     train, test = (
         ArrayDataset(torch.from_numpy(x), torch.from_numpy(np.searchsorted(values, y)))
-        for x, y in ((_dense(x_train), y_train), (_dense(x_test), y_test))
+        for x, y in ((_dense(x_train, paths[0], levels), y_train), (_dense(x_test, paths[1], levels), y_test))
     )
     return Source(train, test, len(values), train.input_shape)
 
@@ -56,8 +62,32 @@ def _read(paths: list[Path]) -> tuple[Any, ...]:
         raise InputError(f"{names} is not in the LIBSVM format ({one_line(error)}); correct that file") from error
 
 
-def _dense(x: Any) -> Any:
-    size = x.shape[0] * x.shape[1] * 4
+def _levels(one_hot: Any) -> list[float] | None:
+    if one_hot is None:
+        return None
+    numbers = isinstance(one_hot, list) and all(type(v) in (int, float) and math.isfinite(v) for v in one_hot)
+    if not numbers or not 1 < len(set(one_hot)) == len(one_hot):
+        raise ConfigError(f"data.args.one_hot must be a list of two or more different numbers, got {one_hot!r}")
+    return list(one_hot)
+
+
+def _dense(x: Any, path: Path, levels: list[float] | None) -> Any:
+    """Return float32 (N, I), or (N, I V) indicators of V levels."""
+    rows, columns = x.shape[0], x.shape[1] * (1 if levels is None else len(levels))
+    size = rows * columns * 4
     if size > LIMIT:
-        raise InputError(f"{x.shape[0]} x {x.shape[1]} dense features need {size / 2**30:.0f} GiB; reduce the features")
-    return x.toarray()
+        raise InputError(f"{rows} x {columns} dense features need {size / 2**30:.0f} GiB; reduce the features")
+    return x.toarray() if levels is None else _indicators(x.toarray(), path, levels)
+
+
+def _indicators(x: Any, path: Path, levels: list[float]) -> Any:
+    """Map (N, I) to (N, I V): 1 where a value's nearest of the V levels stands, else 0."""
+    distances = np.abs(x[:, :, None] - np.asarray(levels, dtype=np.float32))
+    strange = np.argwhere(~(distances.min(2) <= TOLERANCE))  # NaN too
+    if strange.size:
+        row, column = strange[0]
+        raise InputError(
+            f"{path}: sample {row} has {x[row, column]:g} as feature {column} (both counted from 0), which "
+            f"data.args.one_hot {levels} lacks; add it (an entry left out is 0) or correct the file"
+        )
+    return np.eye(len(levels), dtype=np.float32)[distances.argmin(2)].reshape(len(x), -1)

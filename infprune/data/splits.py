@@ -44,12 +44,13 @@ def load(
     source = _source(name, factory, root, download=download, args=args)
     _check("train", source.train, source)
     _check("test", source.test, source)
+    _check_features(source)
     if len(source.train) < 2:
         raise InputError("the train part has 1 sample, expected 2 or more to hold one out; give more data")
     y = labels(source.train)
     kept, held = holdout(torch.zeros(len(source.train)) if y is None else y, validation, seed)
     train, holdout_part = Part(source.train, kept), Part(source.train, held)
-    return Splits(train, holdout_part, source.test, source.classes, source.input_shape)
+    return Splits(train, holdout_part, source.test, source.classes, source.input_shape, source.features)
 
 
 def _source(
@@ -89,6 +90,16 @@ def _check(part: str, dataset: Samples, source: Source) -> None:
     for t in tensors(x):
         if t.is_floating_point():
             _check_finite(part, t)
+
+
+def _check_features(source: Source) -> None:
+    names = source.features
+    if names is not None and (not isinstance(names, tuple) or (len(names),) != source.input_shape):
+        got = f"{len(names)} names" if isinstance(names, tuple) else type(names).__name__
+        raise InputError(
+            f"features must be a tuple of one name per column of samples {source.input_shape}, got {got}; "
+            "correct the factory's features or leave them None"
+        )
 
 
 def _probe(part: str, dataset: Samples) -> tuple[Inputs, Tensor]:

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from infprune.data.dataset import ArrayDataset, DataRequest, Source
 from infprune.data.pixels import normalisation
-from infprune.errors import InputError
+from infprune.errors import ConfigError, InputError
 from infprune.imports import one_line
 
 
@@ -49,15 +50,43 @@ def cifar100(request: DataRequest) -> Source:
 
 
 def _load(facts: _Facts, request: DataRequest) -> Source:
-    """Return both parts, normalised with ``args.mean`` and ``args.std`` (default: the usual statistics)."""
-    options = request.options(mean=facts.mean, std=facts.std)
+    """Return both parts, normalised with ``args.mean`` and ``args.std`` (default: the usual statistics).
+
+    ``args.classes`` lists the labels to keep (default: all), which become 0, 1, ... in the order given. The usual
+    statistics stay those of all classes.
+
+    Raises:
+        ConfigError: a statistic or ``args.classes`` does not fit the dataset.
+        InputError: the files are missing or corrupt.
+    """
+    options = request.options(mean=facts.mean, std=facts.std, classes=None)
     normalise = normalisation(options["mean"], options["std"], len(facts.mean))
+    chosen = _chosen(options["classes"], facts.classes)
     folder = request.folder()
+    parts = (_read(facts.kind, folder, train=part, download=request.download) for part in (True, False))
     train, test = (
         ArrayDataset(normalise(pixels), y)
-        for pixels, y in (_read(facts.kind, folder, train=part, download=request.download) for part in (True, False))
+        for pixels, y in (part if chosen is None else _keep(chosen, *part) for part in parts)
     )
-    return Source(train, test, facts.classes, train.input_shape)
+    return Source(train, test, len(chosen or range(facts.classes)), train.input_shape)
+
+
+def _chosen(classes: Any, count: int) -> list[int] | None:
+    if classes is None:
+        return None
+    known = isinstance(classes, list) and all(type(c) is int and 0 <= c < count for c in classes)
+    if not known or not 1 < len(set(classes)) == len(classes):
+        raise ConfigError(
+            f"data.args.classes must be a list of two or more different labels from 0 to {count - 1}, got {classes!r}"
+        )
+    return list(classes)
+
+
+def _keep(chosen: list[int], pixels: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the samples (N, ...) of the chosen labels, and each one's place among them."""
+    matches = y[:, None] == torch.tensor(chosen)
+    kept = matches.any(1)
+    return pixels[kept], matches[kept].int().argmax(1)
 
 
 def _read(kind: str, folder: Path, *, train: bool, download: bool) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from infprune.curvature.kfac import Block
+
 
 def damped(matrix: Tensor, damping: float | None) -> Tensor:
     """Add `damping` (absolute) to the diagonal; None stands for 1e-4 of its mean (1 for a zero matrix).
@@ -69,3 +71,44 @@ def printed_scores(weight: Tensor, inputs_inverse: Tensor, gradients_inverse: Te
     u = weight[:, columns] / (rows[:, None, None] * cols[None])
     moved = torch.einsum("po,ocm,cmn->pcn", gradients_inverse, u, own)
     return 0.5 * (moved * u).sum((0, 2))
+
+
+def single_column_costs(block: Block, weight: Tensor) -> Tensor:
+    r"""Loss change when one column of a weight is pinned at zero and the rest of the weight adapts, for all columns.
+
+    For any H = Q diag(values) Q^T with Q = Q_G (x) Q_A (KFAC, EKFAC, either with damping) the block of the inverse that
+    belongs to column c is Q_G diag_k(sum_l Q_A[c,l]^2 / values[k,l]) Q_G^T, so
+
+    .. math:: s_c = \tfrac12 \sum_k (Q_G^T w_c)_k^2 \Big/ \sum_l \frac{Q_A[c,l]^2}{values_{kl}}
+
+    the exact block form of Theorem 1 for H with its damping on the whole diagonal.
+
+    Args:
+        block: positive values; one group.
+        weight: W in matrix form, without the bias, `(O, D')`.
+
+    Returns:
+        `(D',)`, in units of the loss.
+    """
+    outer, inner, values = block.outer[0], block.inner[0], block.values[0]
+    spread = (1.0 / values) @ inner.square().T  # (O, D)
+    carried = (outer.T @ weight.to(outer)).square()
+    costs: Tensor = 0.5 * (carried / spread[:, : weight.shape[1]]).sum(0)
+    return costs
+
+
+def single_row_costs(block: Block, weight: Tensor) -> Tensor:
+    r"""The same for one row (a producer's filter with its bias): s_o = 1/2 sum_l (Q_A^T w_o)_l^2 / sum_k Q_G[o,k]^2 / values.
+
+    Args:
+        block: positive values; one group.
+        weight: W in matrix form, with the bias as its last column if the block has one, `(O, D)`.
+
+    Returns:
+        `(O,)`, in units of the loss.
+    """
+    outer, inner, values = block.outer[0], block.inner[0], block.values[0]
+    spread = outer.square() @ (1.0 / values)  # (O, D)
+    carried = (weight.to(inner) @ inner).square()
+    costs: Tensor = 0.5 * (carried / spread).sum(1)
+    return costs

@@ -5,14 +5,16 @@ from pathlib import Path
 
 from torch import nn
 
-from infprune.models.alexnet5 import alexnet5
+from infprune.models.alexnet import alexnet5, alexnet11
 from infprune.models.cifar_resnet import resnet20, resnet32, resnet44, resnet56, resnet110
 from infprune.models.cifar_vgg import vgg11_bn, vgg16_bn
 from infprune.models.digits_resnet import digits_resnet
+from infprune.models.logistic_regression import logistic_regression
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "digits_resnet": digits_resnet,
     "alexnet5": alexnet5,
+    "alexnet11": alexnet11,
     "resnet20": resnet20,
     "resnet32": resnet32,
     "resnet44": resnet44,
@@ -20,6 +22,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet110": resnet110,
     "vgg11_bn": vgg11_bn,
     "vgg16_bn": vgg16_bn,
+    "logistic_regression": logistic_regression,
 }
 
 SHIPPED: dict[str, Path] = {

@@ -6,20 +6,19 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from infprune import __version__, config, cost, selection
-from infprune.errors import ConfigError, InputError
+from infprune.errors import ConfigError
 from infprune.evaluation import evaluate
-from infprune.files import atomic_write
 from infprune.models.checkpoint import digest
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.results import ReportResult, ReportRow
 from infprune.pipeline.score import scored
 from infprune.pipeline.shrink import Order, Shrunk, shrink
 from infprune.pipeline.stopwatch import Stopwatch
+from infprune.pipeline.store import Store
 from infprune.progress import Progress
 from infprune.scores import SCORES
 
@@ -61,7 +60,7 @@ def run(settings: config.Config, grid: Grid, progress: Progress, *, finetune: bo
     watch = Stopwatch()
     bench = open_bench(settings, "report", watch)
     session = bench.session
-    store = _Store(session.folder / "measurements.json", _identity(bench, finetune=finetune), resume=resume)
+    store = Store(session.folder / "measurements.json", _identity(bench, finetune=finetune), resume=resume)
     with watch.stage("evaluate"):
         accuracy = evaluate(bench.dense, bench.test).accuracy
     with progress.bar("report", grid.seeds * len(grid.criteria) * len(grid.rates)) as bar:
@@ -105,38 +104,6 @@ def _measurement(bench: Bench, made: Shrunk) -> Measurement:
     }
 
 
-class _Store:
-    """Finished measurements on disk, by key; a run with other settings does not see them."""
-
-    def __init__(self, path: Path, identity: str, *, resume: bool) -> None:
-        self._path, self._identity = path, identity
-        self._found: dict[str, Measurement] = {}
-        if resume and path.exists():
-            self._found = _stored(path, identity)
-
-    def get(self, key: str) -> Measurement | None:
-        return self._found.get(key)
-
-    def put(self, key: str, value: Measurement) -> None:
-        self._found[key] = value
-        atomic_write(self._path, json.dumps({"identity": self._identity, "measurements": self._found}, indent=1))
-
-
-def _stored(path: Path, identity: str) -> dict[str, Measurement]:
-    try:
-        content = json.loads(path.read_text())
-        found: dict[str, Measurement] = dict(content["measurements"])
-        made = content["identity"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot resume from {path}: it is damaged; delete it to start over") from error
-    if made != identity:
-        raise ConfigError(
-            f"cannot resume from {path}: it was measured with other settings, weights or versions; "
-            "give another run.dir, or drop --resume to start over"
-        )
-    return found
-
-
 def _identity(bench: Bench, *, finetune: bool) -> str:
     content = bench.session.config.model_dump() | {"finetuned": finetune, "weights": digest(bench.dense)}
     content["versions"] = [__version__, torch.__version__]
@@ -153,7 +120,7 @@ def _key(seed: int, criterion: str, rate: float) -> str:
     return f"{criterion}/{rate}/{seed}"
 
 
-def _row(store: _Store, grid: Grid, first: int, criterion: str, rate: float) -> ReportRow:
+def _row(store: Store, grid: Grid, first: int, criterion: str, rate: float) -> ReportRow:
     found = [store.get(_key(seed, criterion, rate)) or {} for seed in range(first, first + grid.seeds)]
 
     def spread(stage: str) -> tuple[float, float] | None:

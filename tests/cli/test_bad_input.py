@@ -48,6 +48,7 @@ CASES = {
     "all protected": (["prune.protect=['*']"], 4, "nothing to prune"),
     "inputs of no size": (["model.inputs=[{shape: [0]}]"], 2, "model.inputs: expected a list of {shape: "),
     "no data folder": (["data.name=mnist", "model.name=alexnet5", "model.checkpoint=random"], 6, "INFPRUNE_DATA"),
+    "unknown class": (["data.name=mnist", "data.args={classes: [0, 10]}"], 2, "from 0 to 9, got [0, 10]"),
     "missing scores": (["--scores", "nope.safetensors"], 6, "nope.safetensors"),
     "two budgets": (["--rate", "0.5", "--macs", "0.5"], 2, "expected one of rate, macs, params, bytes, latency"),
     "bad device": (["--device", "gpu"], 2, "run.device"),

@@ -39,8 +39,8 @@ def arrays(n=20, **change):
     return ArrayDataset(parts["x"], parts["y"])
 
 
-def fake(monkeypatch, train, test, classes=2, shape=(3,)):
-    monkeypatch.setitem(DATASETS, "digits", lambda _: Source(train, test, classes, shape))
+def fake(monkeypatch, train, test, classes=2, shape=(3,), features=None):
+    monkeypatch.setitem(DATASETS, "digits", lambda _: Source(train, test, classes, shape, features))
 
 
 def test_digits_are_partitioned_and_stratified():
@@ -103,7 +103,7 @@ def test_share_must_lie_inside(validation):
         (None, None, {}, "got neither"),
         ("digits", "a:b", {}, "got both"),
         ("digit", None, {}, r"unknown data\.name 'digit'; did you mean digits\?"),
-        ("zzz", None, {}, r"choose one of digits, mnist, .*data\.factory"),
+        ("zzz", None, {}, r"choose one of digits, breast_cancer, mnist, .*data\.factory"),
         ("digits", None, {"seed": 1}, "unknown names"),
         (None, "nocolon", {}, r"data\.factory must read pkg\.mod:function"),
         (None, "infprune_test_data:make", {"m": 1}, r"data\.args \['m'\] do not fit infprune_test_data:make"),
@@ -151,6 +151,28 @@ def test_invalid_data(monkeypatch, case, part):
     with pytest.raises(InputError, match=rf"(?s){part} .*({match})") as caught:
         splits("digits")
     assert "\n" not in str(caught.value)
+
+
+def test_names_of_features_are_carried(monkeypatch):
+    fake(monkeypatch, arrays(), arrays(), features=("age", "height", "weight"))
+    assert splits("digits").features == ("age", "height", "weight")
+    fake(monkeypatch, arrays(), arrays())
+    assert splits("digits").features is None
+
+
+@pytest.mark.parametrize(
+    ("features", "shape", "text"),
+    [
+        (("age", "height"), (3,), r"per column of samples \(3,\), got 2 names; correct"),
+        (["age", "height", "weight"], (3,), "got list; correct"),
+        (("age", "height", "weight"), (3, 1), r"per column of samples \(3, 1\), got 3 names; correct"),
+    ],
+)
+def test_names_of_features_must_fit(monkeypatch, features, shape, text):
+    data = arrays(x=torch.zeros(20, *shape))
+    fake(monkeypatch, data, data, shape=shape, features=features)
+    with pytest.raises(InputError, match=text):
+        splits("digits")
 
 
 def test_one_sample_cannot_be_divided(monkeypatch):

@@ -23,13 +23,14 @@ def write_idx(path, array):
 
 @pytest.fixture
 def idx_root(tmp_path):
-    """Four training and two test images in torchvision's MNIST and FashionMNIST layout."""
+    """Four training and two test images in torchvision's MNIST and FashionMNIST layout; the last pixel is the label."""
     for kind in ("MNIST", "FashionMNIST"):
         raw = tmp_path / kind / "raw"
         raw.mkdir(parents=True)
         for part, count in (("train", 4), ("t10k", 2)):
             images = np.full((count, 28, 28), 255)
             images[:, 0, 0] = 0
+            images[:, -1, -1] = np.arange(count)
             write_idx(raw / f"{part}-images-idx3-ubyte", images)
             write_idx(raw / f"{part}-labels-idx1-ubyte", np.arange(count))
     return tmp_path
@@ -60,6 +61,44 @@ def test_cifar_channels_come_first_and_are_normalised(tmp_path, monkeypatch, nam
     assert (data.classes, data.input_shape) == (classes, (3, 32, 32))
     assert data.test.y.tolist() == [5, 3]
     assert data.train[0][0][:, 0, 1].tolist() == [-1.0, -0.25, 0.5]
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_chosen_classes_are_relabelled_in_their_order(idx_root, name):
+    data = load(name, idx_root, classes=[3, 0, 1], mean=[0], std=[1])
+    assert (data.classes, data.input_shape) == (3, (1, 28, 28))
+    assert (data.train.y.tolist(), data.test.y.tolist()) == ([1, 2, 0], [1, 2])
+    assert (data.train.x[:, 0, -1, -1] * 255).round().tolist() == [0, 1, 3]
+    assert (data.test.x[:, 0, -1, -1] * 255).round().tolist() == [0, 1]
+
+
+def test_the_statistics_stay_those_of_all_classes(idx_root):
+    few, whole = load("mnist", idx_root, classes=[2, 3]), load("mnist", idx_root)
+    assert torch.equal(few.train.x, whole.train.x[2:])
+    assert len(few.test) == 0  # `splits.load` refuses that
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", [9, 1, 5]), ("cifar100", [9, 99, 1, 5])])
+def test_chosen_classes_of_cifar(tmp_path, monkeypatch, name, classes):
+    monkeypatch.setattr(datasets, name.upper(), FakeCifar)
+    data = load(name, tmp_path, classes=classes)
+    assert data.classes == len(classes)
+    assert data.train.y.tolist() == [classes.index(1), classes.index(9)]
+    assert data.test.y.tolist() == [classes.index(5)]
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
+@pytest.mark.parametrize(
+    "classes", [[0, 100], [-1, 0], [3, 3], [0, 8, 0], [3], [], 3, "08", {0: 1}, [0, "8"], [0, True]]
+)
+def test_bad_classes(tmp_path, name, classes):
+    """Told before any file is looked for."""
+    last = 99 if name == "cifar100" else 9
+    with pytest.raises(ConfigError) as caught:
+        load(name, tmp_path / "absent", classes=classes)
+    asked = f"data.args.classes must be a list of two or more different labels from 0 to {last}"
+    assert str(caught.value) == f"{asked}, got {classes!r}"
+    assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
@@ -103,3 +142,11 @@ def test_full_mnist():
     assert torch.bincount(data.test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert data.train.x.mean().item() == pytest.approx(0, abs=1e-3)
     assert data.train.x.std().item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.data
+@pytest.mark.skipif("INFPRUNE_DATA" not in os.environ, reason="needs INFPRUNE_DATA")
+def test_two_classes_of_full_mnist():
+    data = load("mnist", Path(os.environ["INFPRUNE_DATA"]), classes=[8, 0])
+    assert torch.bincount(data.train.y).tolist() == [5851, 5923]
+    assert torch.bincount(data.test.y).tolist() == [974, 980]

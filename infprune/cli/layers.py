@@ -1,0 +1,58 @@
+"""`infprune layers`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from infprune.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    Overrides,
+    QuietOption,
+    SeedOption,
+    ThreadsOption,
+    overridden,
+)
+from infprune.cli.running import RichProgress, execute
+
+
+def layers(
+    overrides: Overrides = None,
+    config: ConfigOption = None,
+    device: DeviceOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,  # noqa: FBT002 - typer's way of a flag
+    quiet: QuietOption = False,  # noqa: FBT002
+) -> None:
+    """Show the influence of each layer as a group: what the loss would gain without it, the rest adapting.
+
+    Beside it stands the measured loss with the layer at zero and nothing adapting. Writes a table, JSON and a bar plot.
+
+    Example: [bold]infprune layers -c digits influence.space=gates[/bold]
+    """
+
+    def work(progress: RichProgress) -> Any:
+        from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
+        from infprune.files import atomic_write  # noqa: PLC0415
+        from infprune.pipeline import layers as pipeline  # noqa: PLC0415
+        from infprune.report.as_json import to_json  # noqa: PLC0415
+        from infprune.report.influence_figures import layers_png  # noqa: PLC0415
+        from infprune.report.influence_tables import layers_markdown  # noqa: PLC0415
+
+        words = overridden(overrides, run__device=device, run__seed=seed, run__threads=threads)
+        result = pipeline.run(configuration.load(config, words), progress)
+        folder = Path(result.run_dir)
+        result = replace(result, files=[str(folder / f"layers.{kind}") for kind in ("json", "md", "png")])
+        contents = (to_json(result), layers_markdown(result), layers_png(result))
+        for file, content in zip(result.files, contents, strict=True):
+            atomic_write(file, content)
+        return result
+
+    def show(result: Any, console: Any) -> None:
+        from infprune.report.influence_tables import show_layers  # noqa: PLC0415
+
+        show_layers(result, console)
+
+    execute("layers", work, show, as_json=as_json, quiet=quiet)
