@@ -45,7 +45,11 @@ def features(
         result = pipeline.run(configuration.load(config, words), progress)
         folder = Path(result.run_dir)
         result = replace(result, files=[str(folder / f"features.{kind}") for kind in ("json", "csv", "png")])
-        contents = (to_json(result), features_csv(result), features_png([result], [f"{result.model} on {result.data}"]))
+        contents: tuple[str | bytes, ...] = (
+            to_json(result),
+            features_csv(result),
+            features_png([result], [f"{result.model} on {result.data}"]),
+        )
         for file, content in zip(result.files, contents, strict=True):
             atomic_write(file, content)
         return result

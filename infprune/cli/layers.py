@@ -45,7 +45,7 @@ def layers(
         result = pipeline.run(configuration.load(config, words), progress)
         folder = Path(result.run_dir)
         result = replace(result, files=[str(folder / f"layers.{kind}") for kind in ("json", "md", "png")])
-        contents = (to_json(result), layers_markdown(result), layers_png(result))
+        contents: tuple[str | bytes, ...] = (to_json(result), layers_markdown(result), layers_png(result))
         for file, content in zip(result.files, contents, strict=True):
             atomic_write(file, content)
         return result

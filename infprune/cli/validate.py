@@ -45,15 +45,14 @@ def validate(
         from infprune.report.influence_figures import loss_png, scatter_png  # noqa: PLC0415
         from infprune.report.influence_tables import validate_markdown  # noqa: PLC0415
 
-        words = overridden(
-            overrides, retrain__groups=groups, run__device=device, run__seed=seed, run__threads=threads
-        )
+        words = overridden(overrides, retrain__groups=groups, run__device=device, run__seed=seed, run__threads=threads)
         made = pipeline.run(configuration.load(config, words), progress, resume=resume)
         folder = Path(made.result.run_dir)
         names = ("validate.json", "validate.md", "parameters.png", "loss.png")
         result = replace(made.result, files=[str(folder / name) for name in names])
         pictures = [draw(made.panels, result.rows) for draw in (scatter_png, loss_png)]
-        for file, content in zip(result.files, (to_json(result), validate_markdown(result), *pictures), strict=True):
+        contents: list[str | bytes] = [to_json(result), validate_markdown(result), *pictures]
+        for file, content in zip(result.files, contents, strict=True):
             atomic_write(file, content)
         return result
 

@@ -257,10 +257,12 @@ class InfluenceConfig(Section):
     )
     curvature: Curvature = Field(
         default="ggn",
-        description="Which curvature of the weights stands for the Hessian; kfac and ekfac: one Kronecker block per layer.",
+        description="Which curvature of the weights stands for the Hessian; kfac, ekfac: a Kronecker block per layer.",
     )
     ridge: float = Field(
-        default=0.0, ge=0, description="Weight of 1/2 |theta|^2 in the loss that is fitted, retrained and differentiated."
+        default=0.0,
+        ge=0,
+        description="Weight of 1/2 |theta|^2 in the loss that is fitted and differentiated.",
     )
     damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         default="auto",

@@ -13,9 +13,9 @@ from infprune.curvature.objective import Objective
 def fisher(
     objective: Objective, theta: Tensor | None = None, memory: int = MEMORY, *, seed: int = 0, draws: int = 1
 ) -> GaussNewton:
-    r"""F = 1/N sum_n g_n g_n^T, averaged over `draws` labels per sample from the model's own distribution.
+    r"""F = 1/N sum_n g_n g_n^T, the mean over `draws` labels per sample from the model's own distribution.
 
-    With g_n = J_n^T r_n and r_n the slope of the loss in the outputs it is J^T B J with B = r r^T, so a product needs no
+    With g_n = J_n^T r_n, r_n the slope of the loss in the outputs, it is J^T B J with B = r r^T: a product needs no
     per-sample gradient. Its expectation over labels is the GGN of a likelihood. Without the ridge.
     """
     at = objective.theta if theta is None else theta.detach()
@@ -30,7 +30,7 @@ def fisher(
 
 
 def empirical_fisher(objective: Objective, theta: Tensor | None = None, memory: int = MEMORY) -> GaussNewton:
-    r"""F = 1/N sum_n g_n g_n^T at the labels of the data. Not an approximation of the Hessian away from a perfect fit."""
+    r"""F = 1/N sum_n g_n g_n^T at the labels of the data. No approximation of the Hessian away from a perfect fit."""
     at = objective.theta if theta is None else theta.detach()
     cores = []
     for x, y in objective.batches:
@@ -41,7 +41,7 @@ def empirical_fisher(objective: Objective, theta: Tensor | None = None, memory: 
 
 
 def _slope(objective: Objective, z: Tensor, y: Tensor) -> Tensor:
-    """d l_n / d z_n, `(N, K)`."""
+    """D l_n / d z_n, `(N, K)`."""
     z = z.detach().requires_grad_()
     found: Tensor = torch.autograd.grad(objective.losses(z, y).sum(), z)[0]
     return found

@@ -43,4 +43,6 @@ class _Inverse(LinearOperator):
         """Apply the inverse."""
         if not self._wide:
             return torch.cholesky_solve(V, self._root)
-        return (V - self._Y.T @ torch.cholesky_solve(self._Y @ V, self._root)) / self._damping
+        inner: Tensor = torch.cholesky_solve(self._Y @ V, self._root)
+        found: Tensor = (V - self._Y.T @ inner) / self._damping
+        return found

@@ -1,4 +1,4 @@
-"""The batches of an objective at one point, each with an autograd graph that is built once and kept while memory lasts."""
+"""The batches of an objective at one point, each with an autograd graph that is kept while memory lasts."""
 
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -16,7 +16,7 @@ G = TypeVar("G")
 
 
 class Graphs(Generic[G]):
-    """Builds `build(theta, x, y)` per batch, theta a leaf `(P,)`; keeps the first ones, builds the others at each visit.
+    """Builds `build(theta, x, y)` per batch, theta a leaf `(P,)`; keeps the first ones, makes others at each visit.
 
     Args:
         objective: whose batches.

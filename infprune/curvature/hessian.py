@@ -64,13 +64,9 @@ class Hessian(LinearOperator):
 
 def _through(gradient: Tensor, leaf: Tensor, V: Tensor) -> Tensor:
     if V.shape[1] == 1:
-        found = once_more(
-            lambda: torch.autograd.grad(gradient, leaf, V[:, 0], retain_graph=True, allow_unused=True)[0]
-        )
+        found = once_more(lambda: torch.autograd.grad(gradient, leaf, V[:, 0], retain_graph=True, allow_unused=True)[0])
         return torch.zeros_like(V) if found is None else found[:, None]
     found = once_more(
-        lambda: torch.autograd.grad(
-            gradient, leaf, V.T, retain_graph=True, is_grads_batched=True, allow_unused=True
-        )[0]
+        lambda: torch.autograd.grad(gradient, leaf, V.T, retain_graph=True, is_grads_batched=True, allow_unused=True)[0]
     )
     return torch.zeros_like(V) if found is None else found.T

@@ -9,9 +9,10 @@ from infprune.forward import tensors
 
 
 def input_gates(objective: Objective) -> Tensor:
-    r"""Rows z `(R N, D)` with Z^T Z / (R N) the GGN of the gates: z = sqrt(R) x . J_x^T r_n for the columns r of the root.
+    r"""Rows z = sqrt(R) x . J_x^T r_n, `(R N, D)`, with Z^T Z / (R N) the GGN of the gates.
 
-    For samples of D entries; one forward pass and R backward passes (R outputs for cross-entropy) per batch.
+    r_n are the R columns of the root of the loss's curvature (see `losses.Loss.root`). For samples of D
+    entries; one forward pass and R backward passes (R outputs for cross-entropy) per batch.
 
     Raises:
         ArchitectureError: the network takes several inputs, or token ids.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from infprune.curvature.kronecker import KroneckerFactors, KroneckerObserver, wide
 from infprune.curvature.objective import Objective
 from infprune.curvature.operator import LinearOperator
-from infprune.curvature.patches import WeightModule, assigned, columns, matrix, outputs
+from infprune.curvature.patches import assigned, columns, matrix, outputs
 from infprune.curvature.space import ParameterSpace
 from infprune.curvature.sweep import LabelSource, Observer, Sweep
 from infprune.errors import ArchitectureError
@@ -63,7 +63,7 @@ class Kronecker(LinearOperator):
     def matmat(self, V: Tensor) -> Tensor:
         """H V."""
         parts = self.space.split(V.T.to(self.dtype))
-        found = {}
+        found: dict[str, Tensor] = {}
         for block in self.blocks.values():
             moved = block.back(block.values * block.rotate(self._gathered(block, parts)))
             found |= self._scattered(block, moved)
@@ -79,7 +79,7 @@ class Kronecker(LinearOperator):
 
     def diagonal(self) -> Tensor:
         """The diagonal, in closed form."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for block in self.blocks.values():
             found |= self._scattered(block, block.diagonal()[None])
         return torch.cat([found[name].flatten() for name in self.space.names])
@@ -232,9 +232,7 @@ def _passes(objective: Objective, labels: LabelSource) -> int:
         return len(objective.loss.root(objective.outputs(objective.theta, x)))
 
 
-def _block(
-    name: str, owner: WeightModule, factors: KroneckerFactors, space: ParameterSpace, network: nn.Module
-) -> Block:
+def _block(name: str, owner: Any, factors: KroneckerFactors, space: ParameterSpace, network: nn.Module) -> Block:
     own = {id(p): n for n, p in network.named_parameters()}
     bias = own[id(owner.bias)] if owner.bias is not None and own[id(owner.bias)] in space.names else None
     A, G = factors.inputs, factors.gradients

@@ -39,7 +39,7 @@ class CrossEntropy(Loss):
         return F.cross_entropy(z, y, reduction="none")
 
     def curvature(self, z: Tensor, y: Tensor, u: Tensor) -> Tensor:
-        """p (u - p^T u)."""
+        """P (u - p^T u)."""
         del y
         p = z.detach().softmax(-1)
         return p * (u - (p * u).sum(-1, keepdim=True))
@@ -103,10 +103,12 @@ class AnyLoss(Loss):
 
     def root(self, z: Tensor) -> Tensor:
         """Not known without targets."""
+        del z
         raise ConfigError("this loss has no root of its output Hessian; use curvature ggn, hessian or empirical-fisher")
 
     def draw(self, z: Tensor, generator: torch.Generator) -> Tensor:
         """Not a likelihood."""
+        del z, generator
         raise ConfigError("no labels can be drawn from this loss; use curvature ggn, hessian or empirical-fisher")
 
 

@@ -91,7 +91,7 @@ class Objective:
         return total / _some(samples) + 0.5 * self.ridge * float(theta.square().sum(dtype=torch.float64))
 
     def gradient(self, theta: Tensor) -> Tensor:
-        """grad R(theta), `(P,)`."""
+        """Grad R(theta), `(P,)`."""
         leaf = theta.detach().requires_grad_()
         total, samples = torch.zeros_like(theta), 0
         for x, y in self.batches:
@@ -101,7 +101,7 @@ class Objective:
         return total / _some(samples) + self.ridge * theta
 
     def jacobians(self, theta: Tensor, x: Inputs) -> Tensor:
-        """d f(x_n) / d theta for each sample: `(N, K, P)`, by `torch.func.vmap`."""
+        """D f(x_n) / d theta for each sample: `(N, K, P)`, by `torch.func.vmap`."""
 
         def one(at: Tensor, *sample: Tensor) -> Tensor:
             return self.outputs(at, each(lambda t: t[None], sample if len(sample) > 1 else sample[0]))[0]

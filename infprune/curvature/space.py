@@ -52,7 +52,7 @@ class ParameterSpace:
 
     def split(self, theta: Tensor) -> dict[str, Tensor]:
         """A vector `(..., P)` as tensors of the parameters' shapes, views where that is possible."""
-        parts = theta.split(self.sizes, dim=-1)
+        parts = torch.split(theta, list(self.sizes), dim=-1)
         return {n: t.reshape(*theta.shape[:-1], *s) for n, s, t in zip(self.names, self.shapes, parts, strict=True)}
 
     def join(self, tensors: Mapping[str, Tensor]) -> Tensor:

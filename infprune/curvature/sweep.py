@@ -108,7 +108,7 @@ class Sweep:
             yield LabelSource.DATA, self._slope(z, y)
 
     def _slope(self, z: Tensor, y: Tensor) -> Tensor:
-        """d l_n / d z_n, `(N, K)`."""
+        """D l_n / d z_n, `(N, K)`."""
         z = z.detach().requires_grad_()
         found: Tensor = torch.autograd.grad(self._loss(z, y).sum(), z)[0]
         return found
@@ -197,4 +197,3 @@ def _requiring_grad(module: nn.Module, *, needed: bool) -> Iterator[None]:
     finally:
         for p, flag in flags:
             p.requires_grad_(flag)
-

@@ -8,7 +8,7 @@ from infprune.influence.quadratic import Quadratic, Removal
 
 
 def block(quadratic: Quadratic, S: Tensor) -> Removal:
-    r"""dtheta = -H^-1 E_S A^-1 theta_S, change 1/2 theta_S^T A^-1 theta_S, A = [H^-1]_SS.
+    r"""Dtheta = -H^-1 E_S A^-1 theta_S, change 1/2 theta_S^T A^-1 theta_S, A = [H^-1]_SS.
 
     The minimum of the quadratic over all d with d_S = -theta_S: the group is pinned at zero exactly. With H^-1 at hand,
     one k x k solve. Else the same minimum through the free entries F, one solve and no inverse:

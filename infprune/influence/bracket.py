@@ -23,7 +23,7 @@ def bracket(quadratic: Quadratic, S: Tensor, rtol: float = RTOL, steps: int = ST
     .. math:: \theta_S^T u - \tfrac12 u^T A u \;\le\; \tfrac12 \theta_S^T A^{-1} \theta_S \;\le\; \tfrac12 d^T H d,
               \quad d_S = -\theta_S, \; d_F = -[H^{-1} E_S u]_F.
 
-    The left side is 1/2 theta_S^T u_k for CG's iterates and rises; at u = 0 the right side is 1/2 theta_S^T H_SS theta_S.
+    The left side is 1/2 theta_S^T u_k for CG's iterates and rises; at u = 0 the right is 1/2 theta_S^T H_SS theta_S.
 
     Matrix-free, CG on the free entries, H_FF d_F = H_FS theta_S: any d_F gives an upper bound, and with r the residual
     and `floor` below all eigenvalues the truth is at most |r|^2 / (2 floor) under it.

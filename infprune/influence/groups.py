@@ -60,7 +60,7 @@ def channel_groups(space: ParameterSpace, layer: ChannelLayer) -> list[Group]:
     return [
         Group(
             f"{layer.name}[{c}]",
-            torch.cat([space.at(s.tensor, s.dim, s.index[c]) for s in readers]).unique(),
+            torch.unique(torch.cat([space.at(s.tensor, s.dim, s.index[c]) for s in readers])),
         )
         for c in range(layer.size)
     ]
@@ -144,5 +144,5 @@ def named_groups(space: ParameterSpace, chosen: Mapping[str, Mapping[str, Any]])
                 parts.append(space.at(tensor, dim, at))
         if not parts:
             raise ConfigError(f"group {name}: expected at least one parameter, got none")
-        found.append(Group(name, torch.cat(parts).unique()))
+        found.append(Group(name, torch.unique(torch.cat(parts))))
     return found

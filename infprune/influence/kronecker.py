@@ -98,7 +98,9 @@ def single_column_costs(block: Block, weight: Tensor) -> Tensor:
 
 
 def single_row_costs(block: Block, weight: Tensor) -> Tensor:
-    r"""The same for one row (a producer's filter with its bias): s_o = 1/2 sum_l (Q_A^T w_o)_l^2 / sum_k Q_G[o,k]^2 / values.
+    r"""Loss change if one row, a producer's filter with its bias, is pinned at zero and the rest of the weight adapts.
+
+    .. math:: s_o = \tfrac12 \sum_l (Q_A^T w_o)_l^2 \Big/ \sum_k \frac{Q_G[o,k]^2}{values_{kl}}
 
     Args:
         block: positive values; one group.

@@ -7,11 +7,11 @@ from infprune.influence.quadratic import Quadratic, Removal
 
 
 def printed(quadratic: Quadratic, S: Tensor) -> Removal:
-    r"""dtheta = -H^-1 u with u = w . theta / (H^-1 w) (MU eq. 3); change 1/2 u^T H^-1 u (MU eq. 4); w = 1 on S.
+    r"""Dtheta = -H^-1 u with u = w . theta / (H^-1 w) (MU eq. 3); change 1/2 u^T H^-1 u (MU eq. 4); w = 1 on S.
 
     Where w is 0 its product with the Hadamard inverse is 0. Exact for one parameter (remark 2) and where [H^-1]_SS is
-    diagonal. For other groups it replaces [H^-1]_SS by its row sums, neither pins the group at zero nor bounds anything,
-    and is infinite where a row sum is zero: docs/theory.md. Costs two solves.
+    diagonal. For other groups it replaces [H^-1]_SS by its row sums, neither pins the group at zero nor bounds
+    anything, and is infinite where a row sum is zero: docs/theory.md. Costs two solves.
 
     Args:
         quadratic: H, theta and a solver.
@@ -37,7 +37,7 @@ def printed(quadratic: Quadratic, S: Tensor) -> Removal:
 
 
 def correlation_load(quadratic: Quadratic, S: Tensor) -> float | None:
-    """k * mean |corr| of the group in H^-1, over pairs of its k entries; None where the inverse is not at hand.
+    """K * mean |corr| of the group in H^-1, over pairs of its k entries; None where the inverse is not at hand.
 
     The row sums of the printed form pass through zero when this is about 1; above `WARNING` it should not be trusted.
     """

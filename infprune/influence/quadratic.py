@@ -13,7 +13,7 @@ from infprune.solvers.direct import Factorised
 
 @dataclass(frozen=True)
 class Quadratic:
-    r"""R(theta + d) - R(theta) = 1/2 d^T H d, H positive definite; the gradient at theta is taken to be zero (MU eq. 14).
+    r"""R(theta + d) - R(theta) = 1/2 d^T H d, H positive definite; the gradient at theta counts as zero (MU eq. 14).
 
     `operator` is H with its damping, `theta` `(P,)` in its dtype. `floor`: a number that no eigenvalue of H is below,
     or None where nobody knows: the damping, if the curvature without it is semi-definite. `solver`: how to solve; a
@@ -56,8 +56,8 @@ class Quadratic:
 class Removal:
     """What a form predicts for a group that is pinned at zero while all other parameters adapt.
 
-    `shift`: dtheta `(P,)`. `change`: of the mean loss, in its unit (nats), >= 0. `low` and `high` bound the change of the
-    quadratic where the form gives bounds. `outcome`, `residual`, `message`: of the solve behind it.
+    `shift`: dtheta `(P,)`. `change`: of the mean loss, in its unit (nats), >= 0. `low` and `high` bound the change of
+    the quadratic where the form gives bounds. `outcome`, `residual`, `message`: of the solve behind it.
     """
 
     shift: Tensor

@@ -14,7 +14,7 @@ SUFFICIENT = 1e-4  # Armijo's share of the predicted decrease
 
 @dataclass(frozen=True)
 class Minimum:
-    """A point `(P,)`, R there, the norm of the gradient in the free entries, Newton steps; `converged`: within tolerance."""
+    """A point `(P,)`, R there, the norm of the free gradient, Newton steps; `converged`: within the tolerance."""
 
     theta: Tensor
     value: float
@@ -31,7 +31,7 @@ def minimise(
     tolerance: float = 1e-10,
     max_iterations: int = 100,
 ) -> Minimum:
-    r"""argmin R(theta) subject to theta_S = 0, by Newton's method with a line search, to |grad_F R| <= `tolerance`.
+    r"""Argmin R(theta) subject to theta_S = 0, by Newton's method with a line search, to |grad_F R| <= `tolerance`.
 
     Steps solve |H|_FF d = -g_F: the Hessian with its negative eigenvalues turned and small ones lifted, so that they go
     down at saddles too. Dense: for small problems. The minimum is the one that the start leads to; there is but one
@@ -74,7 +74,8 @@ def _newton(H: Tensor, gradient: Tensor) -> Tensor:
         return -torch.cholesky_solve(gradient[:, None].to(H), root)[:, 0].to(gradient)
     values, vectors = torch.linalg.eigh(H)
     lifted = values.abs().clamp_min(1e-8 * values.abs().max())
-    return -(vectors @ ((vectors.T @ gradient.to(H)) / lifted)).to(gradient)
+    step: Tensor = vectors @ ((vectors.T @ gradient.to(H)) / lifted)
+    return -step.to(gradient)
 
 
 def _searched(

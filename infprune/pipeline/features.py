@@ -118,7 +118,7 @@ def _of_weights(
     groups = [g.positions for g in feature_groups(problem.objective.space, first)]
     if pixels and len(groups) > pixels[0] * pixels[1]:  # the channels of a pixel go together
         count = pixels[0] * pixels[1]
-        groups = [torch.cat(groups[i::count]).unique() for i in range(count)]
+        groups = [torch.unique(torch.cat(groups[i::count])) for i in range(count)]
     name = first.weight.rpartition(".")[0]
     operator, owner = lens.quadratic.operator, problem.module.get_submodule(name)
     single = isinstance(owner, nn.Linear) and len(groups) == owner.in_features and lens.described.form == "block"

@@ -32,7 +32,7 @@ class CurvatureRow:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Pearson's r of predicted with actual, and the slope of the line through predicted over actual; null: undefined."""
+    """Pearson's r of predicted with actual, and the least-squares slope of predicted over actual; null: undefined."""
 
     r: float | None
     slope: float | None
@@ -45,8 +45,9 @@ class FormRow:
     `share` 0: single parameters. `loss`: change of the regularised training loss, a point per group. `kept`: change of
     the parameters that were not removed, all groups pooled; `kept_r_mean`: r within a group, averaged over groups.
     `everything`: the same with the removed ones, which the exact form pins (that inflates r). `test`: change of the mean
-    test loss, to first order (MU eq. 5). `infinite`: groups without a finite prediction, left out. `contained`: brackets
-    that hold the exact quadratic value, or null. `load`: mean of k * mean |corr| in H^-1.
+    test loss, to first order (MU eq. 5), and `test_second` with the quadratic term. `infinite`: groups without a finite
+    prediction, left out. `contained`: brackets that hold the exact quadratic value, or null. `load`: mean of
+    k * mean |corr| in H^-1.
     """
 
     form: str
@@ -58,6 +59,7 @@ class FormRow:
     kept_r_mean: float | None
     everything: Agreement
     test: Agreement
+    test_second: Agreement
     infinite: int
     contained: int | None
     load: float | None
@@ -83,7 +85,7 @@ class ValidateResult:
 
 @dataclass(frozen=True)
 class Panel:
-    """The points of one group size: shifts `(groups, P)`, changes `(groups,)`, by form where predicted; True: removed."""
+    """The points of one group size: shifts `(groups, P)` and changes `(groups,)`, by form where predicted."""
 
     share: float
     removed: Tensor
@@ -99,9 +101,9 @@ class InfluenceRow:
     """Theorem 1 for one group.
 
     `influence`: predicted change of the mean loss (nats) with all else adapting; `of_damping`: the part 1/2 (ridge +
-    damping) |theta_S|^2 of its upper end that the diagonal alone makes. `low`, `high`: bounds on the quadratic, or null.
-    `frozen_loss`: measured change of the mean loss on the same samples with the group at zero and nothing adapting, or
-    null. `note`: why a value is not to be trusted, or null.
+    damping) |theta_S|^2 of its upper end that the diagonal alone makes. `low`, `high`: bounds on the quadratic, or
+    null. `frozen_loss`: measured change of the mean loss on the same samples with the group at zero and nothing
+    adapting, or null. `note`: why a value is not to be trusted, or null.
     """
 
     name: str

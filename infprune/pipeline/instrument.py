@@ -164,7 +164,7 @@ def _fit(objective: Objective) -> None:
     if not found.converged:
         raise ConfigError(
             f"influence.fit: the gradient is {found.gradient_norm:.1e} after {found.iterations} Newton steps, 1e-10 "
-            "asked for; raise influence.ridge (separable data have no minimum without it), or start from trained weights"
+            "asked for; raise influence.ridge (separable data have no minimum without it) or start from trained weights"
         )
     objective.space.load(objective.module, found.theta)
 

@@ -77,7 +77,12 @@ def _of_gates(settings: Config, progress: Progress) -> LayersResult:
     with watch.stage("curvature"), progress.bar("calibration", len(samples)) as bar:
         draws = settings.score.samples_per_input
         found = collect(
-            bench.dense, bench.layers, told(samples, bar), frozenset({Need.GATES_MODEL}), seed=settings.run.seed, draws=draws
+            bench.dense,
+            bench.layers,
+            told(samples, bar),
+            frozenset({Need.GATES_MODEL}),
+            seed=settings.run.seed,
+            draws=draws,
         )
         Z = torch.cat([found.gates_model[layer.name] for layer in bench.layers], dim=1)
         lens = through_gates(settings, Z, len(Z) // draws)
@@ -144,5 +149,3 @@ def _result(
 
 def _named(name: str, patterns: list[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from infprune import __version__
 from infprune.config import Config
+from infprune.curvature.algebra import Dense
+from infprune.curvature.ggn import ggn
 from infprune.curvature.objective import Objective
 from infprune.errors import ConfigError
 from infprune.influence.evaluation_change import evaluation_change
@@ -122,7 +124,7 @@ def _compared(
     actual = torch.tensor([s["shift"] for _, s in measured], dtype=torch.float64).reshape(len(groups), len(theta))
     loads = [correlation_load(lens.quadratic, g.positions.to(theta.device)) for g in groups]
     known = [load for load in loads if load is not None]
-    slope = test.gradient(theta.to(test.theta))
+    slope, bend = test.gradient(test.theta), Dense(ggn(test).to_dense())
     shifts, changes, rows = {}, {}, []
     for form in forms:
         made = [lens.removal(g.positions, form) for g in groups]
@@ -130,6 +132,7 @@ def _compared(
         changes[form] = torch.tensor([m.change for m in made], dtype=torch.float64)
         finite = torch.isfinite(changes[form])
         predicted = torch.tensor([evaluation_change(slope, m.shift) for m in made], dtype=torch.float64)
+        curved = torch.tensor([evaluation_change(slope, m.shift, bend) for m in made], dtype=torch.float64)
         kept = ~removed & finite[:, None]
         rows.append(
             FormRow(
@@ -139,9 +142,12 @@ def _compared(
                 groups=len(groups),
                 loss=agreement(changes[form][finite], as_tensor["change"][finite]),
                 kept=agreement(shifts[form][kept], actual[kept]),
-                kept_r_mean=_mean([agreement(p[k], a[k]).r for p, a, k in zip(shifts[form], actual, kept, strict=True)]),
+                kept_r_mean=_mean(
+                    [agreement(p[k], a[k]).r for p, a, k in zip(shifts[form], actual, kept, strict=True)]
+                ),
                 everything=agreement(shifts[form][finite].flatten(), actual[finite].flatten()),
                 test=agreement(predicted[finite], as_tensor["test"][finite]),
+                test_second=agreement(curved[finite], as_tensor["test"][finite]),
                 infinite=int((~finite).sum()),
                 contained=_contained(lens, groups, made) if form == "bracket" else None,
                 load=_mean(known) if known else None,
@@ -161,7 +167,7 @@ def _contained(lens: Lens, groups: list[Group], made: list[Any]) -> int:
 
 
 def agreement(predicted: Tensor, actual: Tensor) -> Agreement:
-    """Pearson's r and the least-squares slope of predicted over actual; undefined for fewer than two distinct values."""
+    """Pearson's r and the least-squares slope of predicted over actual; undefined for fewer than two values."""
     if len(actual) < 2:
         return Agreement(None, None)
     p, a = predicted - predicted.mean(), actual - actual.mean()
@@ -172,7 +178,7 @@ def agreement(predicted: Tensor, actual: Tensor) -> Agreement:
     return Agreement(covariance / math.sqrt(spread * size) if size > 0 else None, covariance / spread)
 
 
-def _mean(values: list[float | None]) -> float | None:
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known else None
 

@@ -72,7 +72,7 @@ def _panels(panels: Sequence[Panel], rows: Sequence[FormRow], points: Any, label
     for axis in grid.flat[len(panels) :]:
         axis.axis("off")
     for axis, panel in zip(grid.flat, panels, strict=False):
-        forms = [form for form in ("paper", "block") if form in panel.shift] or list(panel.shift)
+        forms: list[str] = [form for form in ("paper", "block") if form in panel.shift] or list(panel.shift)
         limits = []
         for form in forms:
             actual, predicted = points(panel, form)

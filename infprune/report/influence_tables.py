@@ -17,7 +17,21 @@ from infprune.pipeline.influence_results import (
     ValidateResult,
 )
 
-VALIDATE = ("removed", "form", "loss r", "slope", "kept r", "slope", "kept r, mean", "all r", "test r", "bracket", "load")
+VALIDATE = (
+    "removed",
+    "form",
+    "loss r",
+    "slope",
+    "kept r",
+    "slope",
+    "mean r",
+    "all r",
+    "test r",
+    "2nd",
+    "bracket",
+    "load",
+)
+SHORT = (0, 1, 2, 4, 6, 7, 8, 9, 11)  # of these columns, where the terminal is narrow
 LAYERS = ("layer", "parameters", "influence", "of it damping", "measured, nothing adapts")
 
 
@@ -25,13 +39,23 @@ def show_validate(result: ValidateResult, console: Console) -> None:
     """A line per size and form."""
     console.print(f"[bold]{_named(result)}: predicted against retrained[/bold]", soft_wrap=True)
     console.print(_said(result.curvature), soft_wrap=True)
-    console.print(_table(VALIDATE, validate_cells(result.rows), left=2))
+    cells = [
+        [line[i] for i in SHORT]
+        for row, line in zip(result.rows, validate_cells(result.rows), strict=True)
+        if row.form != "bracket"
+    ]
+    console.print(_table([VALIDATE[i] for i in SHORT], cells, left=2))
     console.print(
-        "r: Pearson of predicted with actual over groups. loss: regularised training loss. kept: parameters that were "
-        "not removed, pooled over groups, and r within a group averaged. test: test loss to first order. load: "
-        "k x mean |corr| in the inverse curvature; above 0.3 do not trust the printed form.",
+        "r: Pearson's, of predicted with actual over groups. loss: regularised training loss. kept: parameters that "
+        "were not removed, pooled over groups; mean: r within a group, averaged. all: with the removed ones. test: "
+        "test loss to first order (MU eq. 5), 2nd: with the quadratic term. load: k x mean |corr| in the inverse "
+        "curvature; above 0.3 do not trust the printed form.",
         soft_wrap=True,
     )
+    brackets = [row for row in result.rows if row.contained is not None]
+    if brackets:
+        held, tried = sum(row.contained or 0 for row in brackets), sum(row.groups for row in brackets)
+        console.print(f"Brackets that hold the exact quadratic value: {held} of {tried}.")
     if result.unconverged:
         console.print(f"[yellow]{result.unconverged} groups left out: retraining missed its tolerance[/yellow]")
     _wrote(result.files, console)
@@ -73,10 +97,11 @@ def validate_markdown(result: ValidateResult) -> str:
         "",
         _said(result.curvature) + f" Training loss {result.train_loss:.4f}, test loss {result.test_loss:.4f}.",
         "",
-        "`r`: Pearson correlation of predicted with actual over random groups; `slope`: of predicted over actual. `loss`:",
+        "`r`: Pearson correlation of predicted with actual over random groups; `slope`: predicted over actual. `loss`:",
         "regularised training loss. `kept`: parameters that were not removed, pooled over groups; `mean`: r within a",
-        "group, averaged. `all`: with the removed ones, which the exact form pins. `test`: test loss, to first order.",
-        "`bracket`: brackets that hold the exact quadratic value, of all. `load`: k x mean |corr| in the inverse curvature.",
+        "group, averaged. `all`: with the removed ones, which the exact form pins. `test`: test loss to first order,",
+        "`2nd`: with the quadratic term.",
+        "`bracket`: brackets that hold the exact quadratic value, of all. `load`: k x mean |corr| in H^-1.",
         "",
         *_markdown(VALIDATE, cells, left=2),
     ]
@@ -116,6 +141,7 @@ def validate_cells(rows: Sequence[FormRow]) -> list[list[str]]:
             _r(row.kept_r_mean),
             _r(row.everything.r),
             _r(row.test.r),
+            _r(row.test_second.r),
             "" if row.contained is None else f"{row.contained}/{row.groups}",
             "-" if row.load is None else f"{row.load:.2f}",
         ]
@@ -145,8 +171,8 @@ def _said(c: CurvatureRow) -> str:
     """With what the theorem was applied, in a sentence."""
     what = "parameters" if c.space == "weights" else "gates"
     text = (
-        f"Space: {c.space}; curvature: {c.curvature} of {c.samples:,} samples, {c.parameters:,} {what}; form: {c.form}; "
-        f"solver: {c.solver}; ridge {c.ridge:.3g}, damping {c.damping:.3g}"
+        f"Space: {c.space}; curvature: {c.curvature} of {c.samples:,} samples, {c.parameters:,} {what}; form: {c.form}"
+        f"; solver: {c.solver}; ridge {c.ridge:.3g}, damping {c.damping:.3g}"
     )
     if c.greatest_eigenvalue is not None and c.least_eigenvalue is not None:
         text += f"; eigenvalues about {c.least_eigenvalue:.2g} to {c.greatest_eigenvalue:.3g} without damping"

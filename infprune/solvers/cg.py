@@ -53,7 +53,7 @@ class PreparedCG:
         """Solve for each column, until the last one has converged."""
         B = columns(rhs).to(self.operator.dtype)
         count, state = 0, Iterate(torch.zeros_like(B), B)
-        for count, state in enumerate(iterates(self.operator, B, self.inverse)):  # noqa: B007 - read after the loop
+        for count, state in enumerate(iterates(self.operator, B, self.inverse)):
             small = state.R.norm(dim=0) <= self.settings.rtol * B.norm(dim=0)
             if state.negative is not None or bool(small.all()) or count >= self.settings.max_iterations:
                 break

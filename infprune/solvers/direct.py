@@ -40,7 +40,7 @@ class Cholesky:
 
 @dataclass(frozen=True)
 class LDL:
-    """H = L D L^T with pivoting (Bunch and Kaufman): symmetric, indefinite too; the stationary point of the quadratic."""
+    """H = L D L^T with pivoting (Bunch and Kaufman): symmetric, indefinite too; a stationary point."""
 
     limit: int = DENSE_LIMIT
 

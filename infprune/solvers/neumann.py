@@ -59,13 +59,13 @@ class PreparedNeumann:
             Outcome.STOPPED,
             count,
             error,
-            f"residual {error:.1e} after {count} terms; the series needs about condition number x log(1 / rtol) of them: "
+            f"residual {error:.1e} after {count} terms; it needs about condition number x log(1 / rtol) of them: "
             "raise the damping or use cg",
         )
 
 
 _DIVERGED = (
-    "the series grows, so the curvature has a negative eigenvalue; add a damping, take a semi-definite curvature (ggn), "
+    "the series grows, so the curvature has a negative eigenvalue; add a damping, take a semi-definite one (ggn), "
     "or use lsmr"
 )
 
@@ -76,7 +76,8 @@ class LiSSA:
 
     x_{j+1} = b / s + (I - H_j / s) x_j with H_j one of `operator.parts`, s above every part's largest eigenvalue. The
     iterate keeps fluctuating, so the second half of the terms is averaged, and so are `repeats` runs. `residual` is
-    measured with the full operator; below `rtol` the outcome is CONVERGED, else STOPPED: noise decides, not terms alone.
+    measured with the full operator; below `rtol` the outcome is CONVERGED, else STOPPED: noise decides, not terms
+    alone.
     """
 
     terms: int = 1000

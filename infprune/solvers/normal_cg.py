@@ -14,8 +14,8 @@ from infprune.solvers.contract import Outcome, Solution, columns, residual
 class NormalCG:
     r"""argmin_x 1/2 x^T (H^2 + damping I) x - b^T H x (MS section 3.3), H symmetric, indefinite too.
 
-    With damping 0 it is H^-1 b; the damping, in units of H squared, biases it: x = (H^2 + damping I)^-1 H b. Convergence
-    follows the condition number of H^2. `residual` is |H x - b| / |b|, which the bias keeps from zero.
+    With damping 0 it is H^-1 b; the damping, in units of H squared, biases it: x = (H^2 + damping I)^-1 H b.
+    Convergence follows the condition number of H^2. `residual` is |H x - b| / |b|, which the bias keeps from zero.
     """
 
     damping: float = 1e-8
@@ -53,6 +53,8 @@ class PreparedNormalCG:
         found = self.inner.solve(self.operator.matmat(B))
         X = found.value
         if found.outcome is Outcome.INDEFINITE:
-            found = replace(found, outcome=Outcome.SINGULAR, message="H^2 has no inverse to rounding; raise its damping")
+            found = replace(
+                found, outcome=Outcome.SINGULAR, message="H^2 has no inverse to rounding; raise its damping"
+            )
         error = residual(self.operator, torch.as_tensor(X), B)
         return replace(found, value=X.reshape(rhs.shape), residual=error)

@@ -13,8 +13,8 @@ from infprune.errors import InputError
 class Spectrum:
     """Estimates of the least and the greatest eigenvalue.
 
-    Within `low_error` of `low` there is an eigenvalue, none of the estimates lies outside the spectrum, and so the least
-    eigenvalue is at most `low`; in the same way for `high`.
+    Within `low_error` of `low` there is an eigenvalue, none of the estimates lies outside the spectrum, and so the
+    least eigenvalue is at most `low`; in the same way for `high`.
     """
 
     low: float
@@ -45,7 +45,11 @@ def lanczos(operator: LinearOperator, steps: int = 40, seed: int = 0, start: Ten
     """
     size = operator.shape[0]
     steps = min(steps, size)
-    q = torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) if start is None else start
+    q = (
+        torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        if start is None
+        else start
+    )
     q = (q / q.norm()).to(operator.device, operator.dtype)
     basis, alphas, betas = [q], [], []
     for _ in range(steps):
