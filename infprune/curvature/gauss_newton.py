@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from infprune.curvature.graphs import MEMORY, Graphs, convolutional
-from infprune.curvature.objective import Objective, once_more
+from infprune.curvature.objective import Objective, once_more, twice
 from infprune.curvature.operator import DENSE_LIMIT, LinearOperator, check_dense
 from infprune.forward import Inputs, each
 
@@ -68,7 +68,7 @@ class GaussNewton(LinearOperator):
         u = torch.zeros_like(z, requires_grad=True)
         pulled = None
         if z.requires_grad:
-            pulled = once_more(lambda: torch.autograd.grad(z, leaf, u, create_graph=True, allow_unused=True)[0])
+            pulled = twice(once_more(lambda: torch.autograd.grad(z, leaf, u, create_graph=True, allow_unused=True)[0]))
         return _Linear(leaf, z, y, u, pulled)
 
     def matmat(self, V: Tensor) -> Tensor:

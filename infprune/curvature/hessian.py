@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from infprune.curvature.graphs import MEMORY, Graphs, convolutional
-from infprune.curvature.objective import Objective, once_more
+from infprune.curvature.objective import Objective, once_more, twice
 from infprune.curvature.operator import LinearOperator
 from infprune.forward import Inputs
 
@@ -42,7 +42,7 @@ class Hessian(LinearOperator):
         if not loss.requires_grad:
             return None, leaf
         found = once_more(lambda: torch.autograd.grad(loss, leaf, create_graph=True, allow_unused=True)[0])
-        return (found if found is not None and found.requires_grad else None), leaf
+        return twice(found), leaf
 
     def matmat(self, V: Tensor) -> Tensor:
         """H V."""

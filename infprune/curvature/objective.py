@@ -137,14 +137,39 @@ def once_more(derivative: Callable[[], Any]) -> Any:
     try:
         return derivative()
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or not any(
-            word in str(error) for word in ("not implemented", "does not support", "not differentiable")
-        ):
+        if isinstance(error, torch.OutOfMemoryError) or not any(word in str(error) for word in DENIALS):
             raise
         raise ArchitectureError(
             f"the network cannot be differentiated twice: {one_line(error)}; replace that operation "
             "(attention: torch.nn.attention.sdpa_kernel with the MATH backend), or use curvature kfac"
         ) from error
+
+
+def twice(gradient: Tensor | None) -> Tensor | None:
+    """A gradient that may be differentiated again; None if it is constant.
+
+    Raises:
+        ArchitectureError: a part of its graph ends where an operation forbids it. Autograd would leave that part out
+            without a word, because no error node lies between it and the parameters.
+    """
+    if gradient is None or gradient.grad_fn is None:
+        return None
+    seen, waiting = set[Any](), [gradient.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node.name() in FORBIDDING:
+            raise ArchitectureError(
+                "the network cannot be differentiated twice: an operation of its own allows one derivative "
+                "(once_differentiable); write its backward in differentiable operations, or use curvature kfac"
+            )
+        following = [n for n, _ in node.next_functions if n is not None and n not in seen]
+        seen.update(following)
+        waiting += following
+    return gradient
+
+
+DENIALS = ("not implemented", "does not support", "not differentiable", "differentiate twice")
+FORBIDDING = ("DelayedError", "torch::autograd::DelayedError", "torch::autograd::Error", "Error", "NotImplemented")
 
 
 def _some(samples: int) -> int:

@@ -1,11 +1,13 @@
 """LSMR: least squares with any operator, rectangular or indefinite."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from infprune.curvature.operator import LinearOperator
+from infprune.errors import InputError
 from infprune.solvers.contract import Outcome, Solution, columns
 
 
@@ -110,4 +112,6 @@ class PreparedLSMR:
 
 def _unit(v: Tensor) -> tuple[float, Tensor]:
     length = float(v.norm())
+    if not math.isfinite(length):
+        raise InputError("products with the curvature are not finite; check weights and data for NaN")
     return length, v / length if length > 0 else v

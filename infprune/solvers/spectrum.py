@@ -8,6 +8,8 @@ from torch import Tensor
 from infprune.curvature.operator import LinearOperator
 from infprune.errors import InputError
 
+EXHAUSTED = 1e3  # epsilons below which the next Lanczos vector would be rounding alone
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -62,7 +64,7 @@ def lanczos(operator: LinearOperator, steps: int = 40, seed: int = 0, start: Ten
             v = v - Q.T @ (Q @ v)
         beta = v.norm()
         betas.append(beta)
-        if len(basis) == steps or beta <= torch.finfo(v.dtype).eps * max(float(abs(a)) for a in [*alphas, *betas]):
+        if len(basis) == steps or beta <= EXHAUSTED * torch.finfo(v.dtype).eps * max(map(abs, [*alphas, *betas])):
             break
         basis.append(v / beta)
     T = torch.diag(torch.stack(alphas).double().cpu())

@@ -13,8 +13,8 @@ from infprune.curvature.sweep import LabelSource, Sweep
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
 
-class AtTheLabelsOfTheData(KroneckerObserver):
-    labels = LabelSource.DATA
+def at_the_labels_of_the_data(names):
+    return KroneckerObserver(names, labels=LabelSource.DATA)
 
 
 def factors(module, names, batches, observer=None, *, draws=1, seed=0):
@@ -48,7 +48,7 @@ def test_factors_are_the_means(name):
     watched = sorted(
         {s.tensor.rpartition(".")[0] for layer in coupled(name).prunable for s in layer.having(Role.CONSUMER)}
     )
-    found = factors(module, watched, [(x[:4], LABELS[:4]), (x[4:], LABELS[4:])], AtTheLabelsOfTheData)
+    found = factors(module, watched, [(x[:4], LABELS[:4]), (x[4:], LABELS[4:])], at_the_labels_of_the_data)
     assert sorted(found) == watched
     for consumer in watched:
         owner = module.get_submodule(consumer)
@@ -140,7 +140,7 @@ def one_position():
 def test_exact_where_theory_says_so(build):
     net, name, inputs = build()
     x, y = crossed(inputs, 4)
-    found = factors(net, [name], [(x, y)], AtTheLabelsOfTheData)[name]
+    found = factors(net, [name], [(x, y)], at_the_labels_of_the_data)[name]
     owner = net.get_submodule(name)
     outs, D = owner.weight.flatten(1).shape
     own = slice(0, outs * (D + 1))  # the first module's parameters

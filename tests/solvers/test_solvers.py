@@ -1,0 +1,191 @@
+"""What all solvers promise, and what each does with matrices it was not made for."""
+
+import re
+
+import pytest
+import torch
+from spectra import SIZE, definite, indefinite, solved, symmetric
+from torch.testing import assert_close
+
+from infprune.curvature.algebra import Damped, Dense
+from infprune.curvature.gate_fisher import GateFisher
+from infprune.errors import ConfigError, InputError
+from infprune.solvers import SOLVERS
+from infprune.solvers.contract import Outcome
+from infprune.solvers.direct import ClosedForm
+from infprune.solvers.neumann import LiSSA, Neumann
+from infprune.solvers.normal_cg import NormalCG
+
+# a right-hand side apart, each with what it takes to come as close as this
+SETTINGS = {
+    "cholesky": ({}, 1e-9),
+    "ldl": ({}, 1e-9),
+    "cg": ({"rtol": 1e-10}, 1e-7),
+    "lsmr": ({"rtol": 1e-12}, 1e-6),
+    "neumann": ({"rtol": 1e-9}, 1e-6),
+    "lissa": ({"terms": 6000, "rtol": 1e-6}, 1e-3),
+    "normal-cg": ({"rtol": 1e-11, "damping": 0.0}, 1e-6),
+}
+
+
+def made(name, **changes):
+    return SOLVERS[name](**{**SETTINGS[name][0], **changes})
+
+
+def test_every_solver_is_tested():
+    assert SETTINGS.keys() == SOLVERS.keys()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solutions_of_one_and_of_many(name):
+    H, B = definite(), torch.randn(SIZE, 3, dtype=torch.float64)
+    truth, tolerance = torch.linalg.solve(H, B), SETTINGS[name][1]
+    many = solved(made(name), H, B)
+    assert (many.outcome, many.message) == (Outcome.CONVERGED, "")
+    assert_close(many.value, truth, rtol=tolerance, atol=tolerance)
+    one = solved(made(name), H, B[:, 1])
+    assert one.value.shape == (SIZE,)
+    assert_close(one.value, truth[:, 1], rtol=tolerance, atol=tolerance)
+    assert_close(one.required(), one.value)
+    assert many.iterations >= 1
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_residual_is_measured(name):
+    H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
+    found = solved(made(name), H, b)
+    gap = H @ found.value - b
+    truth = (H @ gap).norm() / (H @ b).norm() if name == "lsmr" else gap.norm() / b.norm()
+    assert found.residual == pytest.approx(float(truth), rel=1e-3, abs=1e-14)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_nothing_is_solved_by_nothing(name):
+    found = solved(made(name), definite(), torch.zeros(SIZE, dtype=torch.float64))
+    assert found.converged
+    assert_close(found.value, torch.zeros(SIZE, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_same_bytes_twice(name):
+    H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
+    assert torch.equal(solved(made(name), H, b).value, solved(made(name), H, b).value)
+
+
+@pytest.mark.parametrize("name", ["ldl", "lsmr", "normal-cg"])
+def test_indefinite_curvature_is_solved(name):
+    H, b = indefinite(), torch.randn(SIZE, dtype=torch.float64)
+    found = solved(made(name), H, b)
+    assert found.converged
+    assert_close(found.value, torch.linalg.solve(H, b), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cholesky", "cg"])
+def test_indefinite_curvature_is_told_with_its_cure(name):
+    H, b = indefinite(), torch.randn(SIZE, dtype=torch.float64)
+    found = solved(made(name), H, b)
+    assert found.outcome is Outcome.INDEFINITE
+    damping = float(re.search(r"damping above ([\d.e+-]+\d)", found.message).group(1))
+    assert 1.0 < damping < 1.5  # the least eigenvalue is -1
+    cured = made(name).init(Damped(Dense(H), damping)).solve(b)
+    assert cured.converged
+    assert_close(cured.value, torch.linalg.solve(H + damping * torch.eye(SIZE).double(), b), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"indefinite.*add a damping above"):
+        found.required()
+
+
+@pytest.mark.parametrize("name", ["neumann", "lissa"])
+def test_a_series_of_indefinite_curvature_diverges(name):
+    found = solved(made(name), indefinite(), torch.randn(SIZE, dtype=torch.float64))
+    assert found.outcome is Outcome.DIVERGED
+    assert "damping" in found.message
+
+
+@pytest.mark.parametrize("name", ["cholesky", "ldl"])
+def test_singular_curvature(name):
+    H = symmetric([0.0, *[1.0] * (SIZE - 1)])
+    H = torch.block_diag(torch.zeros(1, 1, dtype=H.dtype), H[1:, 1:])
+    found = solved(made(name), H, torch.ones(SIZE, dtype=torch.float64))
+    assert found.outcome is Outcome.SINGULAR
+    assert "damping" in found.message
+
+
+@pytest.mark.parametrize("name", ["cg", "lsmr", "neumann", "normal-cg"])
+def test_out_of_iterations(name):
+    H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
+    found = solved(made(name, max_iterations=3), H, b)
+    assert found.outcome is Outcome.STOPPED
+    assert found.iterations == 3
+    assert "3" in found.message
+    assert found.residual > 1e-6
+    more = solved(made(name, max_iterations=6), H, b)
+    assert (H @ more.value - b).norm() < (H @ found.value - b).norm() or name == "normal-cg"
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_nan(name):
+    H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
+    broken = H.clone()
+    broken[2, 3] = broken[3, 2] = float("nan")
+    with pytest.raises(InputError, match="not finite"):
+        solved(made(name), broken, b)
+    b[0] = float("inf")
+    with pytest.raises(InputError, match="right-hand side"):
+        solved(made(name), H, b)
+
+
+def test_the_neumann_series_is_the_printed_one_scaled():
+    """x_j = sum_i (I - H/s)^i b / s (MU eq. 6), s just above the largest eigenvalue."""
+    H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
+    prepared = Neumann(max_iterations=4).init(Dense(H))
+    assert 1.0 < prepared.scale / 10.0 < 1.06
+    term, total = b / prepared.scale, torch.zeros_like(b)
+    for _ in range(4):
+        total, term = total + term, term - H @ term / prepared.scale
+    one_more = total + term  # five terms: the loop adds one before it looks
+    assert_close(prepared.solve(b).value, one_more)
+
+
+def test_lissa_samples_the_parts():
+    """With parts that differ the mean is approached; with more terms more closely."""
+    A, D = definite(), symmetric(torch.linspace(-0.05, 0.05, SIZE))
+
+    class Two(Dense):
+        @property
+        def parts(self):
+            return (Dense(A + D), Dense(A - D))
+
+    b = torch.randn(SIZE, dtype=torch.float64)
+    errors = []
+    for terms in (500, 8000):
+        found = LiSSA(terms=terms, rtol=1.0, seed=3).init(Two(A)).solve(b)
+        errors.append(float((found.value - torch.linalg.solve(A, b)).norm()))
+    assert errors[1] < 0.5 * errors[0]
+    truth = torch.linalg.solve(A, b)
+    assert errors[1] < 0.05 * truth.norm()
+
+
+def test_the_square_with_its_damping():
+    """x = (H^2 + d I)^-1 H b (MS section 3.3)."""
+    H, b, d = indefinite(), torch.randn(SIZE, dtype=torch.float64), 0.3
+    found = solved(NormalCG(damping=d, rtol=1e-12), H, b)
+    assert found.converged
+    eye = torch.eye(SIZE, dtype=H.dtype)
+    assert_close(found.value, torch.linalg.solve(H @ H + d * eye, H @ b), rtol=1e-7, atol=1e-9)
+    assert found.residual == pytest.approx(float((H @ found.value - b).norm() / b.norm()), rel=1e-9)
+    assert found.residual > 0.01
+
+
+@pytest.mark.parametrize("samples", [5, 40])
+def test_closed_forms(samples):
+    Z, b = torch.randn(samples, SIZE, dtype=torch.float64), torch.randn(SIZE, dtype=torch.float64)
+    found = ClosedForm(0.2).init(GateFisher(Z)).solve(b)
+    assert found.converged
+    H = Z.T @ Z / samples + 0.2 * torch.eye(SIZE, dtype=Z.dtype)
+    assert_close(found.value, torch.linalg.solve(H, b))
+
+
+def test_a_direct_solver_refuses_what_is_too_large():
+    for name in ("cholesky", "ldl"):
+        with pytest.raises(ConfigError, match="3,200 bytes"):
+            SOLVERS[name](limit=1000).init(Dense(definite()))

@@ -1,0 +1,54 @@
+import pytest
+import torch
+from spectra import SIZE, definite, indefinite, symmetric
+
+from infprune.curvature.algebra import Damped, Dense
+from infprune.errors import InputError
+from infprune.solvers.spectrum import lanczos, largest
+
+
+@pytest.mark.parametrize("make", [definite, indefinite])
+@pytest.mark.parametrize("steps", [3, 8, 100])
+def test_estimates_lie_inside_and_errors_hold(make, steps):
+    H = make()
+    values = torch.linalg.eigvalsh(H)
+    found = lanczos(Dense(H), steps)
+    assert found.iterations == min(steps, SIZE)
+    assert values[0] - 1e-12 <= found.low <= found.high <= values[-1] + 1e-12
+    for estimate, error in ((found.low, found.low_error), (found.high, found.high_error)):
+        assert (values - estimate).abs().min() <= error + 1e-10
+    if steps >= SIZE:
+        assert found.low == pytest.approx(float(values[0]), abs=1e-10)
+        assert found.high == pytest.approx(float(values[-1]), abs=1e-10)
+
+
+def test_curing_cures():
+    H = indefinite()
+    found = lanczos(Dense(H), 12)
+    assert found.curing > 1.0
+    assert torch.linalg.eigvalsh(Damped(Dense(H), found.curing).to_dense())[0] > 0
+    assert lanczos(Dense(definite())).curing == 0.0
+
+
+def test_an_exhausted_space():
+    """Two distinct eigenvalues: two steps find both; a start that is an eigenvector finds its own."""
+    H = symmetric([2.0] * 5 + [-3.0] * 5)
+    found = lanczos(Dense(H), 8)
+    assert (found.low, found.high) == (pytest.approx(-3.0), pytest.approx(2.0))
+    vector = torch.linalg.eigh(H).eigenvectors[:, 0]
+    own = lanczos(Dense(H), 8, start=vector)
+    assert (own.low, own.high) == (pytest.approx(-3.0), pytest.approx(-3.0))
+
+
+def test_the_largest_eigenvalue_is_approached_from_below():
+    for make in (definite, indefinite):
+        found = largest(Dense(make()), 1000, 1e-6)
+        assert 9.9 < found <= 10.0 + 1e-9
+    assert largest(Dense(torch.zeros(3, 3, dtype=torch.float64))) == 0.0
+
+
+def test_nan():
+    H = torch.full((3, 3), float("nan"), dtype=torch.float64)
+    for work in (lanczos, largest):
+        with pytest.raises(InputError, match="not finite"):
+            work(Dense(H))
