@@ -5,6 +5,7 @@ from torch import Tensor
 
 from infprune.curvature.algebra import Restricted, principal
 from infprune.influence.quadratic import Quadratic, Removal
+from infprune.solvers.direct import Failed
 
 
 def block(quadratic: Quadratic, S: Tensor) -> Removal:
@@ -19,6 +20,11 @@ def block(quadratic: Quadratic, S: Tensor) -> Removal:
         S: positions of the group in theta, int64 `(k,)`.
     """
     S = S.to(quadratic.theta.device)
+    if isinstance(quadratic.prepared, Failed):  # H itself is no minimum's, whatever its blocks are
+        failed = quadratic.prepared
+        return Removal(
+            torch.full_like(quadratic.theta, torch.nan), torch.nan, outcome=failed.outcome, message=failed.message
+        )
     if quadratic.inverse is None:
         return _through_the_rest(quadratic, S)
     inverse, theta = quadratic.inverse, quadratic.theta.to(quadratic.inverse)

@@ -11,11 +11,8 @@ from infprune.influence.quadratic import Quadratic, Removal
 from infprune.solvers.cg import iterates, jacobi
 from infprune.solvers.contract import Outcome
 
-RTOL = 1e-3  # relative width of a bracket that is narrow enough
-STEPS = 200
 
-
-def bracket(quadratic: Quadratic, S: Tensor, rtol: float = RTOL, steps: int = STEPS) -> Removal:
+def bracket(quadratic: Quadratic, S: Tensor) -> Removal:
     r"""Bounds [low, high] on 1/2 theta_S^T A^-1 theta_S, A = [H^-1]_SS; `change` and `shift` belong to the upper one.
 
     With H^-1 at hand, Jacobi-preconditioned CG on A u = theta_S: for any u
@@ -28,37 +25,37 @@ def bracket(quadratic: Quadratic, S: Tensor, rtol: float = RTOL, steps: int = ST
     Matrix-free, CG on the free entries, H_FF d_F = H_FS theta_S: any d_F gives an upper bound, and with r the residual
     and `floor` below all eigenvalues the truth is at most |r|^2 / (2 floor) under it.
 
-    Stops when high - low <= `rtol` high, or after `steps`.
+    Stops when high - low <= `rtol` high, or after `steps` (of the quadratic).
 
     Raises:
         ConfigError: matrix-free without a positive floor: nothing is certain then.
     """
     S = S.to(quadratic.theta.device)
     if quadratic.inverse is not None:
-        return _dual(quadratic, S, rtol, steps)
+        return _dual(quadratic, S)
     if not quadratic.floor or quadratic.floor <= 0:
         raise ConfigError(
             "a certified bracket needs a semi-definite curvature with a positive damping, or a dense one; set "
             "influence.damping above 0 with curvature ggn, or influence.solver=cholesky"
         )
-    return _primal(quadratic, S, rtol, steps)
+    return _primal(quadratic, S)
 
 
-def _dual(quadratic: Quadratic, S: Tensor, rtol: float, steps: int) -> Removal:
+def _dual(quadratic: Quadratic, S: Tensor) -> Removal:
     inverse, matrix = quadratic.inverse, quadratic.matrix
     assert inverse is not None
     assert matrix is not None
     theta, F = quadratic.theta.to(inverse), quadratic.rest(S)
     A, pinned = Dense(inverse[S[:, None], S]), theta[S]
     low, best = 0.0, _removed(theta, S, F, torch.zeros_like(theta[F]), matrix)
-    for state in islice(iterates(A, pinned[:, None], jacobi(A)), 1, steps + 1):
+    for state in islice(iterates(A, pinned[:, None], jacobi(A)), 1, quadratic.steps + 1):
         u = state.X[:, 0]
         low = max(low, float(pinned @ u - 0.5 * u @ A.matvec(u)))
         found = _removed(theta, S, F, -inverse[F[:, None], S] @ u, matrix)
         best = min(best, found, key=lambda pair: pair[1])
-        if best[1] - low <= rtol * best[1] or state.negative is not None:
+        if best[1] - low <= quadratic.rtol * best[1] or state.negative is not None:
             break
-    return _bounded(best[0].to(quadratic.theta), low, best[1], rtol)
+    return _bounded(best[0].to(quadratic.theta), low, best[1], quadratic.rtol)
 
 
 def _removed(theta: Tensor, S: Tensor, F: Tensor, free: Tensor, matrix: Tensor) -> tuple[Tensor, float]:
@@ -68,7 +65,7 @@ def _removed(theta: Tensor, S: Tensor, F: Tensor, free: Tensor, matrix: Tensor) 
     return d, 0.5 * float(d @ matrix @ d)
 
 
-def _primal(quadratic: Quadratic, S: Tensor, rtol: float, steps: int) -> Removal:
+def _primal(quadratic: Quadratic, S: Tensor) -> Removal:
     theta, F = quadratic.theta, quadratic.rest(S)
     d = torch.zeros_like(theta)
     d[S] = -theta[S]
@@ -77,7 +74,7 @@ def _primal(quadratic: Quadratic, S: Tensor, rtol: float, steps: int) -> Removal
         return Removal(d, own, own, own)
     pull = Restricted(quadratic.operator, F, S).matvec(theta[S])
     low, high = 0.0, own
-    for state in islice(iterates(principal(quadratic.operator, F), pull[:, None]), 0, steps + 1):
+    for state in islice(iterates(principal(quadratic.operator, F), pull[:, None]), 0, quadratic.steps + 1):
         x, r = state.X[:, 0], state.R[:, 0]
         # 1/2 d^T H d with H_FF x = pull - r: own - pull^T x + 1/2 x^T (pull - r)
         energy = own - 0.5 * float(pull @ x) - 0.5 * float(x @ r)
@@ -85,9 +82,9 @@ def _primal(quadratic: Quadratic, S: Tensor, rtol: float, steps: int) -> Removal
             high, d[F] = energy, x
         assert quadratic.floor is not None
         low = max(low, energy - 0.5 * float(r @ r) / quadratic.floor)
-        if high - low <= rtol * high or state.negative is not None:
+        if high - low <= quadratic.rtol * high or state.negative is not None:
             break
-    return _bounded(d, low, high, rtol)
+    return _bounded(d, low, high, quadratic.rtol)
 
 
 def _bounded(shift: Tensor, low: float, high: float, rtol: float) -> Removal:

@@ -17,13 +17,16 @@ class Quadratic:
 
     `operator` is H with its damping, `theta` `(P,)` in its dtype. `floor`: a number that no eigenvalue of H is below,
     or None where nobody knows: the damping, if the curvature without it is semi-definite. `solver`: how to solve; a
-    Cholesky solver makes the matrix and its inverse once, for all groups.
+    Cholesky solver makes the matrix and its inverse once, for all groups. `rtol`, `steps`: the relative width at which a
+    bracket is narrow enough, and after how many steps it is given as it is.
     """
 
     operator: LinearOperator
     theta: Tensor
     solver: Solver
     floor: float | None = None
+    rtol: float = 1e-3
+    steps: int = 200
 
     @cached_property
     def prepared(self) -> Prepared:

@@ -61,11 +61,25 @@ def minimise(
         best = min(best, norm)
         if norm <= tolerance or count == max_iterations or not len(F) or stuck > 8:
             break
-        H = Hessian(objective, theta).to_dense()[F[:, None], F]
-        H.diagonal().add_(objective.ridge)
-        step = _newton(H, gradient)
+        step = _newton(_curvature(objective, theta, F), gradient)
         theta, value, gradient = _searched(objective, theta, F, step, value, gradient)
     return Minimum(theta, value, norm, count, norm <= tolerance)
+
+
+def distance(objective: Objective, theta: Tensor) -> float:
+    """Length of the next Newton step, relative to |theta|.
+
+    Not small where a loss falls for ever (separable data): there the gradient vanishes without a minimum.
+    """
+    F = torch.arange(len(theta), device=theta.device)
+    step = _newton(_curvature(objective, theta, F), objective.gradient(theta))
+    return float(step.norm() / theta.norm().clamp_min(torch.finfo(theta.dtype).tiny))
+
+
+def _curvature(objective: Objective, theta: Tensor, F: Tensor) -> Tensor:
+    H = Hessian(objective, theta).to_dense()[F[:, None], F]
+    H.diagonal().add_(objective.ridge)
+    return H
 
 
 def _newton(H: Tensor, gradient: Tensor) -> Tensor:

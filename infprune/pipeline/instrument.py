@@ -12,13 +12,13 @@ from infprune.curvature.gate_fisher import GateFisher
 from infprune.curvature.kfac import Kronecker, covered
 from infprune.curvature.kronecker import wide
 from infprune.curvature.objective import Objective
-from infprune.curvature.operator import GIB, LinearOperator
+from infprune.curvature.operator import GIB, LinearOperator, check_dense
 from infprune.curvature.space import ParameterSpace
 from infprune.errors import ConfigError
 from infprune.forward import Inputs, each
 from infprune.influence import FORMS
 from infprune.influence.quadratic import Quadratic, Removal
-from infprune.influence.retraining import minimise
+from infprune.influence.retraining import distance, minimise
 from infprune.models.attention import explicit
 from infprune.pipeline.influence_results import CurvatureRow
 from infprune.pipeline.session import Session, open_model, open_session
@@ -31,6 +31,7 @@ from infprune.solvers.spectrum import lanczos
 DENSE_PARAMETERS = 4096  # up to which `influence.solver=auto` makes the curvature dense
 AUTO = 1e-4  # `damping: auto` without a ridge: this share of the curvature's largest eigenvalue
 SPECTRUM_STEPS = 20
+NEAR = 1e-3  # a Newton step relative to the weights, above which a vanishing gradient is no minimum
 UNUSABLE = (Outcome.INDEFINITE, Outcome.SINGULAR, Outcome.DIVERGED)
 
 
@@ -100,7 +101,9 @@ def dense(settings: Config, size: int) -> bool:
 def through_weights(problem: Problem) -> Lens:
     """The configured curvature of the weights."""
     settings, objective = problem.session.config, problem.objective
-    name = settings.influence.curvature
+    name, size = settings.influence.curvature, objective.space.size
+    if dense(settings, size):
+        check_dense(size, size, torch.float64)
     make = CURVATURES[name]
     kronecker = name in ("kfac", "ekfac")
     operator = make(objective) if kronecker else make(objective, None, int(settings.influence.memory * GIB))
@@ -143,7 +146,9 @@ def _damped(settings: Config, operator: LinearOperator, theta: Tensor, name: str
     )
     whole = operator.damped(total) if isinstance(operator, Kronecker) else Damped(operator, total)
     floor = total if semidefinite and total > 0 else None
-    return Lens(Quadratic(whole, theta.to(whole.dtype), _solver(settings, solver, operator), floor), described)
+    how = _solver(settings, solver, operator)
+    quadratic = Quadratic(whole, theta.to(whole.dtype), how, floor, choice.rtol, choice.max_iterations)
+    return Lens(quadratic, described)
 
 
 def _solver(settings: Config, name: str, operator: LinearOperator) -> Solver:
@@ -165,6 +170,11 @@ def _fit(objective: Objective) -> None:
         raise ConfigError(
             f"influence.fit: the gradient is {found.gradient_norm:.1e} after {found.iterations} Newton steps, 1e-10 "
             "asked for; raise influence.ridge (separable data have no minimum without it) or start from trained weights"
+        )
+    if objective.ridge == 0 and distance(objective, found.theta) > NEAR:
+        raise ConfigError(
+            "influence.fit: the loss has no minimum, it falls for ever as the weights grow (separable data); "
+            "set influence.ridge above 0"
         )
     objective.space.load(objective.module, found.theta)
 

@@ -31,7 +31,7 @@ class Cholesky:
         if int(info) == 0:
             return Factorised(H, root)
         low = float(torch.linalg.eigvalsh(H)[0])
-        return _Failed(
+        return Failed(
             Outcome.INDEFINITE if low < 0 else Outcome.SINGULAR,
             f"Cholesky needs a positive definite matrix, its least eigenvalue is {low:.3g}; add a damping above "
             f"{max(0.0, -1.1 * low) or float(torch.finfo(H.dtype).eps * H.diagonal().max()):.3g}, or use ldl or lsmr",
@@ -54,7 +54,7 @@ class LDL:
         H = _dense(operator, self.limit)
         factors, pivots, info = torch.linalg.ldl_factor_ex(H)
         if int(info) != 0:
-            return _Failed(Outcome.SINGULAR, "the matrix is singular; add a damping, or use lsmr")
+            return Failed(Outcome.SINGULAR, "the matrix is singular; add a damping, or use lsmr")
         return _FactorisedLDL(H, factors, pivots)
 
 
@@ -102,7 +102,7 @@ class _FactorisedLDL:
 
 
 @dataclass(frozen=True)
-class _Failed:
+class Failed:
     """A factorisation that failed: every solve says so."""
 
     outcome: Outcome

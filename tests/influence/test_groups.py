@@ -77,9 +77,7 @@ def test_features_of_a_linear_layer_behind_a_flatten():
     first = first_layer(module, torch.randn(2, 1, 2, 3))
     assert (first.weight, first.dim, first.shape) == ("1.weight", 1, (1, 2, 3))
     groups = feature_groups(space, first)
-    assert [g.positions.tolist() for g in groups] == [
-        module[1].weight[:, i].detach().long().tolist() for i in range(6)
-    ]
+    assert [g.positions.tolist() for g in groups] == [module[1].weight[:, i].detach().long().tolist() for i in range(6)]
 
 
 def test_features_of_a_convolution_are_its_input_channels():

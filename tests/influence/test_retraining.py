@@ -41,7 +41,9 @@ def test_the_minimum_is_scipys():
         theta[F] = torch.from_numpy(free)
         return o.value(theta), o.gradient(theta)[F].numpy()
 
-    truth = minimize(at, torch.zeros(len(F), dtype=torch.float64).numpy(), jac=True, method="BFGS", options={"gtol": 1e-10})
+    truth = minimize(
+        at, torch.zeros(len(F), dtype=torch.float64).numpy(), jac=True, method="BFGS", options={"gtol": 1e-10}
+    )
     assert_close(found.theta[F], torch.from_numpy(truth.x), rtol=1e-6, atol=1e-8)
     assert found.value == pytest.approx(truth.fun, rel=1e-12)
     assert o.value(found.theta) == found.value
