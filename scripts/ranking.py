@@ -3,11 +3,11 @@
     python scripts/ranking.py data.root=PATH
 
 Two strided convolutions (16 and 24 channels) and a linear layer on MNIST at half its size, 1,000 training images,
-float64, GELU (L-BFGS stops at the kinks of ReLU), squared penalty 1e-3. The network is trained by L-BFGS to a gradient of 1e-5 (the loss is then within 5e-8 of
-a strict minimum's: |g|^2 / 2 penalty); then the weights that read a channel are pinned at
-zero, and everything else is trained on from there to the same gradient. The truth is the change of the regularised
-training loss. Spearman's correlation of each criterion with it, over all channels and within each layer. Writes
-docs/results/ranking.md and ranking.json; an interrupted run goes on where it was.
+float64, GELU (L-BFGS stops at the kinks of ReLU), squared penalty 1e-3. The network is trained by L-BFGS to a gradient
+of 1e-5; then the weights that read a channel are pinned at zero, and everything else is trained on from there to the
+same gradient. The truth is the change of the regularised training loss. Spearman's correlation of each criterion with
+it, over all channels and within each layer. Writes docs/results/ranking.md and ranking.json; an interrupted run goes on
+where it was.
 """
 
 import json
@@ -154,7 +154,8 @@ def write(
         "`python scripts/ranking.py data.root=PATH`: Spearman's correlation with the change of the regularised",
         f"training loss once a channel has gone and all other weights were retrained ({len(names)} channels of two",
         f"convolutions and a linear layer, {SAMPLES} MNIST images of 14 x 14, penalty {RIDGE}; one network, one seed).",
-        f"Gradient norm of the dense network {dense['norm']:.0e}, of the retrained ones at most {max(t['norm'] for t in truth):.0e}.",
+        f"Gradient norm of the dense network {dense['norm']:.0e}, of the retrained ones at most",
+        f"{max(t['norm'] for t in truth):.0e}.",
         f"Loss changes from {min(actual):.1e} to {max(actual):.1e} nats.",
         "",
         "| criterion | all | " + " | ".join(f"layer {n} ({c})" for n, c in counts.items()) + " |",

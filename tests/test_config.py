@@ -1,5 +1,6 @@
 """Configuration: layers, exact fault messages, round trip."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from infprune.cli.app import app
 from infprune.config import (
     CRITERIA,
     Config,
@@ -25,7 +27,13 @@ from infprune.config import (
     load,
     shipped,
 )
+from infprune.config.schema import InfluenceConfig, LayersConfig, RetrainConfig
 from infprune.errors import ConfigError
+
+SECTIONS = "model, data, score, prune, train, finetune, influence, retrain, layers, features, run"
+CURVATURES = "ggn, hessian, fisher, empirical-fisher, kfac, ekfac"
+GROUPS = "a mapping {name: {parameter: null or {dimension: [indices]}}}"
+COMMANDS = [command.name for command in app.registered_commands]
 
 
 @pytest.fixture(autouse=True)
@@ -205,6 +213,21 @@ def test_all_faults_of_file_and_overrides_come_at_once():
         ("data.download=1", "data.download: expected true or false, got 1"),
         ("data.calibration=null", "data.calibration: expected an integer > 0, got null"),
         ("score.damping=-1", "score.damping: expected a number >= 0 or auto, got -1"),
+        ("influence.curvature=gnn", f"influence.curvature: expected one of {CURVATURES}, got 'gnn'"),
+        ("influence.damping=-1", "influence.damping: expected a number >= 0 or auto, got -1"),
+        ("influence.damping=some", "influence.damping: expected a number >= 0 or auto, got 'some'"),
+        ("influence.ridge=auto", "influence.ridge: expected a number >= 0, got 'auto'"),
+        ("influence.rtol=1", "influence.rtol: expected a number in (0, 1), got 1"),
+        ("influence.memory=0", "influence.memory: expected a number > 0, got 0"),
+        ("influence.solvr=cg", "influence.solvr: unknown key; did you mean influence.solver?"),
+        ("retrain.sizes=[1.5]", "retrain.sizes: expected a list of shares in [0, 1), got [1.5]"),
+        ("retrain.sizes=[]", "retrain.sizes: expected a list of shares in [0, 1), got []"),
+        ("retrain.sizes=0.5", "retrain.sizes: expected a list of shares in [0, 1), got 0.5"),
+        ("retrain.forms=[blok]", "retrain.forms: expected a list of block, paper, bracket, got ['blok']"),
+        ("layers.modules=conv1", "layers.modules: expected a list of texts, got 'conv1'"),
+        ("layers.groups={a: 5}", f"layers.groups: expected {GROUPS}, got {{'a': 5}}"),
+        ("layers.groups={a: {w: {x: [0]}}}", f"layers.groups: expected {GROUPS}, got {{'a': {{'w': {{'x': [0]}}}}}}"),
+        ("features.top=0", "features.top: expected an integer > 0, got 0"),
         ("train.epochs=1.5", "train.epochs: expected an integer >= 0, got 1.5"),
         ("finetune.lr=.inf", "finetune.lr: expected a number > 0, got inf"),
         ("train.ema=1", "train.ema: expected a number in (0, 1), got 1"),
@@ -213,7 +236,7 @@ def test_all_faults_of_file_and_overrides_come_at_once():
         ("score.criterion=x", f"score.criterion: expected one of {', '.join(CRITERIA)}, got 'x'"),
         ("prun.rate=0.1", "prun: unknown key; did you mean prune?"),
         ("score.rate=0.1", "score.rate: unknown key; did you mean prune.rate?"),
-        ("bogus={}", "bogus: unknown key; known: model, data, score, prune, train, finetune, run"),
+        ("bogus={}", f"bogus: unknown key; known: {SECTIONS}"),
         ("prune={macs: 1, macs: 2}", "prune.macs: given twice, on lines 1 and 1"),
         ("=3", "=3: expected key=value, for example prune.rate=0.3"),
         ("a..b=3", "a..b=3: expected key=value, for example prune.rate=0.3"),
@@ -232,8 +255,8 @@ def test_each_fault_says_what_was_expected_and_what_came(override, text):
         (b"a: 1\n\xff", "line 2: expected UTF-8 text, got byte 0xff"),
         ("a: !!int x", "a value does not fit its type"),
         ("[" * 600, "nested too deeply"),
-        ("[1]", "expected a mapping of sections (model, data, score, prune, train, finetune, run), got [1]"),
-        ("5: x", "5: unknown key; known: model, data, score, prune, train, finetune, run"),
+        ("[1]", f"expected a mapping of sections ({SECTIONS}), got [1]"),
+        ("5: x", f"5: unknown key; known: {SECTIONS}"),
         ("prune: {3: x}", "prune.3: unknown key; known: " + ", ".join(PruneConfig.model_fields)),
     ],
 )
@@ -246,7 +269,7 @@ def test_an_override_does_not_hide_a_section_that_is_no_mapping():
 
 
 def test_a_missing_file_names_the_shipped_configs_and_the_closest(here):
-    names = "(shipped: cifar10-resnet20, cifar10-resnet56, digits, mnist-alexnet5)"
+    names = "(shipped: breast-cancer, cifar10-resnet20, cifar10-resnet56, digits, mnist-alexnet5, mnist-pairs, splice)"
     texts = {
         "conf/digit.yaml": f"conf/digit.yaml: no such file or shipped config; did you mean digits? {names}",
         "qqq": f"qqq: no such file or shipped config {names}",
@@ -264,7 +287,13 @@ def test_a_missing_file_names_the_shipped_configs_and_the_closest(here):
 @pytest.mark.parametrize("name", shipped())
 def test_shipped_configs_load_and_say_how_to_run_them(name):
     text = shipped()[name].read_text()
-    assert f"infprune prune -c {name}" in text
+    header = text[: text.index("\n\n")]
+    shown = re.findall(r"infprune (\S+) -c (\S+)(.*)", header)
+    assert shown
+    for command, config, words in shown:
+        assert command in COMMANDS
+        assert config == name
+        load(config, words.split())  # every word is an override that exists
     assert load(dump_to_file(load(name))) == load(name)
 
 
@@ -296,7 +325,7 @@ def test_the_module_does_not_import_torch():
 
 def test_dump_keeps_the_order_of_the_fields():
     keys = [line[:-1] for line in dump(Config()).splitlines() if not line.startswith(" ")]
-    assert keys == ["model", "data", "score", "prune", "train", "finetune", "run"]
+    assert keys == SECTIONS.split(", ")
 
 
 def dump_to_file(config):
@@ -310,7 +339,7 @@ words = st.one_of(
     st.sampled_from(["1e-3", "null", "yes", "2026-01-31", "~", "1_0", "0x1", "a: b", "\x85", "a\u2028b"]),
 )
 numbers = st.floats(min_value=1e-12, max_value=0.999)
-leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | words
+leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words
 arguments = st.dictionaries(
     words, st.recursive(leaves, lambda inner: st.lists(inner, max_size=2), max_leaves=3), max_size=2
 )
@@ -321,6 +350,7 @@ budgets = st.sampled_from(["rate", "macs", "params"])
 prunes = st.builds(
     lambda w, x, **rest: PruneConfig(**{w: x}, **rest), budgets, numbers, protect=st.lists(words, max_size=2)
 )
+slices = st.none() | st.dictionaries(st.integers(0, 3), st.lists(st.integers(0, 9), max_size=2), max_size=2)
 trains = {"lr": numbers, "ema": st.none() | numbers, "epochs": st.integers(0, 10**6)}
 configs = st.builds(
     Config,
@@ -329,6 +359,11 @@ configs = st.builds(
     score=st.builds(ScoreConfig, damping=st.just("auto") | numbers, criterion=st.sampled_from(CRITERIA)),
     train=st.builds(TrainConfig, **trains),
     finetune=st.builds(FinetuneConfig, **trains),
+    influence=st.builds(InfluenceConfig, damping=st.just("auto") | numbers, ridge=numbers, rtol=numbers),
+    retrain=st.builds(RetrainConfig, sizes=st.lists(st.just(0.0) | numbers, min_size=1, max_size=3)),
+    layers=st.builds(
+        LayersConfig, groups=st.dictionaries(words, st.dictionaries(words, slices, max_size=2), max_size=2)
+    ),
     run=st.builds(RunConfig, dir=st.none() | words, device=st.sampled_from(["auto", "cuda:12", "mps"])),
 )
 

@@ -72,23 +72,31 @@ def _primal(quadratic: Quadratic, S: Tensor) -> Removal:
     own = quadratic.energy(d)  # 1/2 theta_S^T H_SS theta_S
     if not len(F):
         return Removal(d, own, own, own)
+    assert quadratic.floor is not None
     pull = Restricted(quadratic.operator, F, S).matvec(theta[S])
-    low, high = 0.0, own
+    below, low, high = d.clone(), 0.0, own
     for state in islice(iterates(principal(quadratic.operator, F), pull[:, None]), 0, quadratic.steps + 1):
         x, r = state.X[:, 0], state.R[:, 0]
         # 1/2 d^T H d with H_FF x = pull - r: own - pull^T x + 1/2 x^T (pull - r)
         energy = own - 0.5 * float(pull @ x) - 0.5 * float(x @ r)
+        bound = energy - 0.5 * float(r @ r) / quadratic.floor
         if energy <= high:
             high, d[F] = energy, x
-        assert quadratic.floor is not None
-        low = max(low, energy - 0.5 * float(r @ r) / quadratic.floor)
+        if bound >= low:
+            low, below[F] = bound, x
         if high - low <= quadratic.rtol * high or state.negative is not None:
             break
-    return _bounded(d, low, high, quadratic.rtol)
+    # What the recursion says is off by rounding of `own`, in float32 by more than the width: anew, from products.
+    products = quadratic.operator.matmat(torch.stack([d, below], dim=1))
+    r = products[F, 1]
+    high = 0.5 * float(d @ products[:, 0])
+    low = 0.5 * float(below @ products[:, 1]) - 0.5 * float(r @ r) / quadratic.floor
+    return _bounded(d, min(max(0.0, low), high), high, quadratic.rtol)
 
 
 def _bounded(shift: Tensor, low: float, high: float, rtol: float) -> Removal:
     narrow = high - low <= rtol * high
-    message = "" if narrow else f"the bracket [{low:.3g}, {high:.3g}] is wider than {rtol:.0e}; allow more iterations"
+    hint = "allow more iterations or raise the damping"
+    message = "" if narrow else f"the bracket [{low:.3g}, {high:.3g}] is wider than {rtol:.0e}; {hint}"
     outcome = Outcome.CONVERGED if narrow else Outcome.STOPPED
     return Removal(shift, high, low, high, outcome, (high - low) / high if high else 0.0, message)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -77,42 +78,43 @@ class FirstLayer:
 
 @torch.no_grad()
 def first_layer(module: nn.Module, x: Inputs) -> FirstLayer:
-    """Find the linear or convolution module whose input is the network's, up to a reshape.
+    """Find the linear or convolution weight whose input is the network's, up to a reshape.
 
     A linear layer reads every entry of a sample as a feature of its own; a convolution reads channels.
 
     Raises:
-        ArchitectureError: there is none.
+        ArchitectureError: there is none, or more than one.
     """
     given = tensors(x)[0]
-    found: list[FirstLayer] = []
+    names = {id(p): name for name, p in module.named_parameters()}
+    found: dict[int, FirstLayer | None] = {}
 
-    def watch(name: str) -> Any:
-        def hook(m: nn.Module, args: tuple[Any, ...]) -> None:
-            a = args[0]
-            if found or a.numel() != given.numel() or not torch.equal(a.flatten(1), given.flatten(1)):
-                return
-            if isinstance(m, nn.Linear) and a.dim() == 2:
-                found.append(FirstLayer(f"{name}.weight".removeprefix("."), 1, tuple(given.shape[1:])))
-            elif isinstance(m, nn.modules.conv._ConvNd) and m.groups == 1:  # noqa: SLF001 - base of convolutions
-                dim = 0 if m.transposed else 1
-                found.append(FirstLayer(f"{name}.weight".removeprefix("."), dim, (m.in_channels,)))
+    def watch(m: Any, args: tuple[Any, ...]) -> None:
+        a = args[0]
+        if a.numel() != given.numel() or not torch.equal(a.flatten(1), given.flatten(1)):
+            return
+        name, reader = names.get(id(m.weight)), None
+        if name is not None and isinstance(m, nn.Linear) and a.dim() == 2:
+            reader = FirstLayer(name, 1, tuple(given.shape[1:]))
+        elif name is not None and not isinstance(m, nn.Linear) and m.groups == 1:
+            reader = FirstLayer(name, 0 if m.transposed else 1, (m.in_channels,))
+        found[id(m.weight)] = reader
 
-        return hook
-
-    kinds = (nn.Linear, nn.modules.conv._ConvNd)  # noqa: SLF001 - as above
-    hooks = [m.register_forward_pre_hook(watch(n)) for n, m in module.named_modules() if isinstance(m, kinds)]
+    kinds = (nn.Linear, nn.modules.conv._ConvNd)  # noqa: SLF001 - base of convolutions
+    hooks = [m.register_forward_pre_hook(watch) for m in module.modules() if isinstance(m, kinds)]
     try:
         run(module, x)
     finally:
         for hook in hooks:
             hook.remove()
-    if not found:
+    first = next(iter(found.values()), None)
+    if len(found) != 1 or first is None:
+        problem = "several weights read" if len(found) > 1 else "no linear or convolution layer reads"
         raise ArchitectureError(
-            "no linear or convolution layer reads the network's inputs directly, so no weights belong to one feature; "
+            f"{problem} the network's inputs directly, so no slice of one weight belongs to a feature; "
             "use influence.space=gates, which gates the inputs themselves"
         )
-    return found[0]
+    return first
 
 
 def feature_groups(space: ParameterSpace, first: FirstLayer, names: Sequence[str] | None = None) -> list[Group]:
@@ -130,19 +132,25 @@ def named_groups(space: ParameterSpace, chosen: Mapping[str, Mapping[str, Any]])
     """
     found = []
     for name, slices in chosen.items():
-        parts = []
-        for tensor, dims in slices.items():
-            if dims is None:
-                parts.append(space.at(tensor))
-            for dim, index in (dims or {}).items():
-                shape = space.shapes[space.names.index(tensor)] if tensor in space.names else None
-                at = torch.tensor(index)
-                if shape is not None and (dim >= len(shape) or bool(((at < 0) | (at >= shape[dim])).any())):
-                    raise ConfigError(
-                        f"group {name}: {tensor} has shape {tuple(shape)}, it holds no indices {index} along {dim}"
-                    )
-                parts.append(space.at(tensor, dim, at))
+        parts = [part for tensor, dims in slices.items() for part in _slices(space, name, tensor, dims)]
         if not parts:
             raise ConfigError(f"group {name}: expected at least one parameter, got none")
         found.append(Group(name, torch.unique(torch.cat(parts))))
     return found
+
+
+def _slices(space: ParameterSpace, group: str, tensor: str, dims: Mapping[int, list[int]] | None) -> list[Tensor]:
+    """Positions of the chosen slices of a tensor, or of all of it."""
+    if tensor not in space.names:
+        near = get_close_matches(tensor, space.names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(space.names[:4])}, ..."
+        raise ConfigError(f"group {group}: {tensor} is not among the {len(space.names)} parameters looked at; {hint}")
+    if dims is None:
+        return [space.at(tensor)]
+    shape = space.shapes[space.names.index(tensor)]
+    for dim, index in dims.items():
+        if not (0 <= dim < len(shape) and index and all(0 <= i < shape[dim] for i in index)):
+            raise ConfigError(
+                f"group {group}: {tensor} has shape {tuple(shape)}, it holds no indices {index} along {dim}"
+            )
+    return [space.at(tensor, dim, torch.tensor(index)) for dim, index in dims.items()]

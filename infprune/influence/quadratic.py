@@ -17,8 +17,8 @@ class Quadratic:
 
     `operator` is H with its damping, `theta` `(P,)` in its dtype. `floor`: a number that no eigenvalue of H is below,
     or None where nobody knows: the damping, if the curvature without it is semi-definite. `solver`: how to solve; a
-    Cholesky solver makes the matrix and its inverse once, for all groups. `rtol`, `steps`: the relative width at which a
-    bracket is narrow enough, and after how many steps it is given as it is.
+    Cholesky solver makes the matrix and its inverse once, for all groups. `rtol`, `steps`: the relative width at which
+    a bracket is narrow enough, and after how many steps it is given as it is.
     """
 
     operator: LinearOperator

@@ -54,11 +54,11 @@ def minimise(
         theta[pinned] = 0
     F = free.nonzero()[:, 0]
     value, gradient = objective.value(theta), objective.gradient(theta)[F]
-    best, stuck = float(gradient.norm()), 0
+    best, lowest, stuck = float(gradient.norm()), value, 0
     for count in range(max_iterations + 1):
         norm = float(gradient.norm())
-        stuck = 0 if norm < 0.9 * best else stuck + 1
-        best = min(best, norm)
+        stuck = 0 if norm < 0.9 * best or value < lowest - _noise(theta, lowest) else stuck + 1
+        best, lowest = min(best, norm), min(lowest, value)
         if norm <= tolerance or count == max_iterations or not len(F) or stuck > 8:
             break
         step = _newton(_curvature(objective, theta, F), gradient)
@@ -95,9 +95,8 @@ def _newton(H: Tensor, gradient: Tensor) -> Tensor:
 def _searched(
     objective: Objective, theta: Tensor, F: Tensor, step: Tensor, value: float, gradient: Tensor
 ) -> tuple[Tensor, float, Tensor]:
-    """Go along the step until R falls enough; near the minimum, where R no longer tells, until the gradient does."""
-    slope, scale = float(gradient @ step), 1.0
-    noise = 4 * torch.finfo(theta.dtype).eps * abs(value)
+    """Halve the step until R falls enough, but for rounding: near the minimum R no longer tells."""
+    slope, scale, noise = float(gradient @ step), 1.0, _noise(theta, value)
     while True:
         trial = theta.clone()
         trial[F] += scale * step
@@ -105,3 +104,8 @@ def _searched(
         if found <= value + SUFFICIENT * scale * slope + noise or scale < 1e-10:
             return trial, found, objective.gradient(trial)[F]
         scale *= SHRINK
+
+
+def _noise(theta: Tensor, value: float) -> float:
+    """By how much values differ for rounding."""
+    return 4 * torch.finfo(theta.dtype).eps * abs(value)

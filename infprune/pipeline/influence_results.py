@@ -45,9 +45,9 @@ class FormRow:
     `share` 0: single parameters. `loss`: change of the regularised training loss, a point per group. `kept`: change
     of the parameters that were not removed, all groups pooled; `kept_r_mean`: r within a group, averaged over groups.
     `everything`: the same with the removed ones, which the exact form pins (that inflates r). `test`: change of the
-    mean test loss, to first order (MU eq. 5), and `test_second` with the quadratic term. `infinite`: groups without a finite
-    prediction, left out. `contained`: brackets that hold the exact quadratic value, or null. `load`: mean of
-    k * mean |corr| in H^-1.
+    mean test loss, to first order (MU eq. 5), and `test_second` with the quadratic term. `infinite`: groups without a
+    finite prediction, left out. `contained`: brackets that hold the exact quadratic value, or null. `load`: mean of k *
+    mean |corr| in H^-1.
     """
 
     form: str

@@ -82,7 +82,7 @@ def _panels(panels: Sequence[Panel], rows: Sequence[FormRow], points: Any, label
             r = (row.kept if points is _shifts else row.loss).r
             text = f"{NAMES[form]}, r = {r:.3f}" if r is not None else NAMES[form]
             axis.scatter(actual[::step], predicted[::step], s=7, label=text, **style)
-            if form == "block" or len(forms) == 1:
+            if len(actual) and (form == "block" or len(forms) == 1):
                 limits = [float(min(actual.min(), predicted.min())), float(max(actual.max(), predicted.max()))]
         if limits and limits[0] < limits[1]:
             margin = 0.05 * (limits[1] - limits[0])

@@ -109,6 +109,7 @@ class Failed:
     message: str
 
     def solve(self, rhs: Tensor) -> Solution:
+        """No value."""
         return Solution(torch.full_like(rhs, torch.nan), self.outcome, 0, float("inf"), self.message)
 
 

@@ -99,7 +99,7 @@ class Exact:
     def __init__(self, inverse):
         self.inverse = inverse
 
-    def init(self, operator):
+    def init(self, _):
         return self
 
     def solve(self, rhs):

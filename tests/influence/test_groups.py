@@ -52,7 +52,23 @@ def test_layers_are_what_modules_own():
     assert [len(g.positions) for g in layer_groups(some, module)] == [90, 4]
 
 
-@pytest.mark.parametrize("name", ["residual", "concat", "plain", "separable"])
+def test_layers_that_own_parameters_beside_submodules():
+    class Nested(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(2))
+            self.inner = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU())
+            self.head = nn.Linear(3, 2)
+
+    module = Nested()
+    space = ParameterSpace.of(module)
+    groups = {g.name: g.positions.tolist() for g in layer_groups(space, module)}
+    assert list(groups) == ["the network itself", "inner.0", "inner.1", "head"]
+    assert [len(S) for S in groups.values()] == [2, 9, 6, 8]
+    assert groups["inner.1"] == [*space.at("inner.1.weight").tolist(), *space.at("inner.1.bias").tolist()]
+
+
+@pytest.mark.parametrize("name", ["residual", "concat", "plain", "separable", "grouped", "tied", "reused", "mlp"])
 def test_channels_are_what_reads_them(name):
     module, _ = CASES[name]()
     space = marked(module)
@@ -92,6 +108,46 @@ def test_features_of_a_convolution_are_its_input_channels():
     assert (found.dim, found.shape) == (0, (3,))
 
 
+class TwoReaders(nn.Module):
+    """Wide and deep: the inputs go to two layers; `tied` makes them one weight."""
+
+    def __init__(self, *, tied):
+        super().__init__()
+        self.wide, self.deep, self.head = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(3, 3)
+        if tied:
+            self.deep.weight = self.wide.weight
+
+    def forward(self, x):
+        return self.wide(x) + self.head(self.deep(x).tanh())
+
+
+def test_inputs_that_several_weights_read():
+    with pytest.raises(ArchitectureError, match=r"several weights read .* use influence\.space=gates"):
+        first_layer(TwoReaders(tied=False), torch.randn(3, 4))
+    assert first_layer(TwoReaders(tied=True), torch.randn(3, 4)).weight == "wide.weight"
+    twice = nn.Linear(4, 4)
+    with torch.no_grad():
+        twice.weight.copy_(torch.eye(4))  # what it hands on is what it was given: read twice, by one weight
+        twice.bias.zero_()
+    assert first_layer(nn.Sequential(twice, twice), torch.randn(3, 4)).weight == "0.weight"
+
+
+def test_weights_of_which_no_slice_belongs_to_a_feature():
+    grouped = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.Flatten(), nn.Linear(16, 2))
+    tokens = nn.Sequential(nn.Linear(3, 4), nn.Flatten(), nn.Linear(8, 2))
+    made = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)))
+    for module, x in ((grouped, torch.randn(2, 4, 2, 2)), (tokens, torch.randn(2, 2, 3)), (made, torch.randn(2, 4))):
+        with pytest.raises(ArchitectureError, match="no linear or convolution layer reads"):
+            first_layer(module, x)
+
+
+def test_a_search_leaves_no_hook_behind():
+    module = nn.Sequential(nn.Tanh(), nn.Linear(4, 2))
+    with pytest.raises(ArchitectureError):
+        first_layer(module, torch.randn(2, 4))
+    assert not module[1]._forward_pre_hooks
+
+
 def test_a_network_that_reads_something_else():
     for module in (nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2)), nn.Sequential(nn.Tanh(), nn.Linear(4, 2))):
         with pytest.raises(ArchitectureError, match=r"use influence\.space=gates"):
@@ -110,7 +166,11 @@ def test_named_groups():
 @pytest.mark.parametrize(
     ("chosen", "text"),
     [
-        ({"a": {"0.wight": None}}, "0.wight is not among"),
+        ({"a": {"0.wight": None}}, r"group a: 0\.wight is not among the 2 .*; did you mean 0\.weight\?"),
+        ({"b": {"xyz": {0: [0]}}}, r"group b: xyz is not among the 2 .*; they are 0\.weight, 0\.bias"),
+        ({"a": {"0.weight": {-5: [0]}}}, "along -5"),
+        ({"a": {"0.weight": {0: []}}}, r"holds no indices \[\] along 0"),
+        ({"a": {"0.weight": {}}}, "at least one parameter"),
         ({"a": {"0.weight": {0: [4]}}}, r"shape \(4, 3\), it holds no indices \[4\] along 0"),
         ({"a": {"0.weight": {2: [0]}}}, "along 2"),
         ({"a": {"0.weight": {0: [-1]}}}, r"no indices \[-1\]"),

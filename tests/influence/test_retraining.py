@@ -8,13 +8,15 @@ from torch.testing import assert_close
 
 import reference
 from infprune.curvature import regularised
+from infprune.curvature.ggn import ggn
 from infprune.curvature.losses import SQUARED_ERROR
 from infprune.curvature.objective import Objective
 from infprune.curvature.space import ParameterSpace
 from infprune.errors import ConfigError
 from infprune.influence.block import block
+from infprune.influence.evaluation_change import evaluation_change
 from infprune.influence.quadratic import Quadratic
-from infprune.influence.retraining import minimise
+from infprune.influence.retraining import distance, minimise
 from infprune.models.logistic_regression import logistic_regression
 from infprune.solvers import SOLVERS
 
@@ -94,6 +96,58 @@ def test_a_network_with_hidden_units():
     o.space.load(net, found.theta)
     low = torch.linalg.eigvalsh(reference.loss_hessian(net, x, y) + 0.02 * torch.eye(o.space.size).double())[0]
     assert low > 0  # a minimum, not a saddle
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_far_starts_arrive(seed):
+    """Far away the gradient's norm goes up and down for long while the loss falls: no reason to give up."""
+    torch.manual_seed(seed)
+    x = torch.randn(76, 12, dtype=torch.float64)
+    y = (x[:, 0] + x[:, 1] > 0).long() + (x[:, 2] > 1).long()
+    net = nn.Sequential(nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 3)).double().eval()
+    o = Objective(net, ParameterSpace.of(net), [(x, y)], ridge=0.02)
+    pinned = torch.randperm(o.space.size)[:25]
+    found = minimise(o, o.theta + torch.randn_like(o.theta), pinned)
+    assert found.converged
+    assert float(found.theta[pinned].abs().max()) == 0
+    free = torch.ones(o.space.size, dtype=torch.bool)
+    free[pinned] = False
+    assert float(o.gradient(found.theta)[free].norm()) <= 1e-10
+    assert found.value < 0.6 * o.value(torch.zeros_like(o.theta))
+
+
+def test_a_vanishing_gradient_is_not_always_near_a_minimum():
+    """Separable data: the loss falls for ever, and Newton's next step is as long as the last; not with a ridge."""
+    x = torch.randn(30, 3, dtype=torch.float64)
+    y = (x[:, 0] > 0).long()
+    net = logistic_regression(3, bias=False).double().eval()
+    far = {}
+    for ridge in (0.0, 1e-3):
+        o = Objective(net, ParameterSpace.of(net), [(x, y)], ridge=ridge)
+        found = minimise(o, o.theta)
+        assert found.converged
+        far[ridge] = distance(o, found.theta)
+    assert far[0.0] > 1e-2
+    assert far[1e-3] < 1e-6
+
+
+def test_the_predicted_change_of_the_test_loss_is_its_derivative():
+    o = logistic()
+    dense = minimise(o, o.theta)
+    o.space.load(o.module, dense.theta)
+    x = torch.randn(40, 6, dtype=torch.float64)
+    test = Objective(o.module, o.space, [(x, (x.sum(1) > 0).long())])
+    shift = block(Quadratic(regularised("ggn", o), dense.theta, SOLVERS["cholesky"]()), S).shift
+    gradient, bend = test.gradient(dense.theta), ggn(test)  # a linear network: the GGN is the Hessian
+    first, second = evaluation_change(gradient, shift), evaluation_change(gradient, shift, bend)
+    eps = 1e-4
+    up, here, down = (test.value(dense.theta + s * eps * shift) for s in (1, 0, -1))
+    assert first == pytest.approx((up - down) / (2 * eps), rel=1e-6)
+    assert second - first == pytest.approx((up + down - 2 * here) / (2 * eps**2), rel=1e-5)
+    step = 0.1 * shift
+    predicted = evaluation_change(gradient, step), evaluation_change(gradient, step, bend)
+    errors = [abs(test.value(dense.theta + step) - here - p) for p in predicted]
+    assert errors[1] < 0.1 * errors[0]
 
 
 def test_stopped_early_is_told():
