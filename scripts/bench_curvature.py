@@ -152,7 +152,8 @@ def measured(name: str, net: nn.Module, damping: float, data: Any) -> list[dict[
         rows.append(
             {
                 "network": name, "parameters": len(B), "damping": damping, "contender": key, "error": errors[key],
-                "seconds": statistics.median(times[key]), "n": len(times[key]), "ours_over_theirs": statistics.median(ratios),
+                "seconds": statistics.median(times[key]), "n": len(times[key]),
+                "ours_over_theirs": statistics.median(ratios),
                 "spread": [min(ratios), max(ratios)],
             }
         )  # fmt: skip
@@ -186,8 +187,9 @@ def main() -> None:
     lines = [
         "# Inverse-curvature-vector products against curvlinops and pyDVL",
         "",
-        "`python scripts/bench_curvature.py`: (GGN + damping)^-1 applied to the gradients of 8 test digits, 512 training",
-        f"digits, float64, one thread of two shared cores; {told}. Error: relative, against a dense float64 solve. Time:",
+        "`python scripts/bench_curvature.py`: (GGN + damping)^-1 applied to the gradients of 8 test digits, 512",
+        f"training digits, float64, one thread of two shared cores; {told}.",
+        "Error: relative, against a dense float64 solve. Time:",
         f"from network and data to the result, median of {ROUNDS} turns in one run; ratio: time of `infprune, CG` over",
         "the row's, pair by pair, with its smallest and largest value (below 1: we are faster). A row of more than",
         f"{LONG:.0f} s ran once. All CGs have a tolerance of {RTOL:.0e}, each by its own definition.",
@@ -196,7 +198,8 @@ def main() -> None:
         "|---|---|---:|---:|---:|",
     ]
     lines += [
-        f"| {r['network']}, {r['parameters']:,} parameters | {r['contender']} | {r['error']:.1e} | {r['seconds']:.3f} | "
+        f"| {r['network']}, {r['parameters']:,} parameters | {r['contender']} | {r['error']:.1e} | {r['seconds']:.3f} |"
+        f" "
         f"{r['ours_over_theirs']:.2f} ({r['spread'][0]:.2f} to {r['spread'][1]:.2f}) |"
         for r in rows
     ]

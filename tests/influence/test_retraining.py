@@ -102,18 +102,18 @@ def test_a_network_with_hidden_units():
 def test_far_starts_arrive(seed):
     """Far away the gradient's norm goes up and down for long while the loss falls: no reason to give up."""
     torch.manual_seed(seed)
-    x = torch.randn(76, 12, dtype=torch.float64)
+    x = torch.randn(76, 40, dtype=torch.float64)
     y = (x[:, 0] + x[:, 1] > 0).long() + (x[:, 2] > 1).long()
-    net = nn.Sequential(nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 3)).double().eval()
+    net = nn.Sequential(nn.Linear(40, 5), nn.Tanh(), nn.Linear(5, 3)).double().eval()
     o = Objective(net, ParameterSpace.of(net), [(x, y)], ridge=0.02)
-    pinned = torch.randperm(o.space.size)[:25]
+    pinned = torch.randperm(o.space.size)[:70]
     found = minimise(o, o.theta + torch.randn_like(o.theta), pinned)
     assert found.converged
     assert float(found.theta[pinned].abs().max()) == 0
     free = torch.ones(o.space.size, dtype=torch.bool)
     free[pinned] = False
     assert float(o.gradient(found.theta)[free].norm()) <= 1e-10
-    assert found.value < 0.6 * o.value(torch.zeros_like(o.theta))
+    assert found.value < 0.5 * o.value(torch.zeros_like(o.theta))
 
 
 def test_a_vanishing_gradient_is_not_always_near_a_minimum():
