@@ -3,8 +3,8 @@
     pip install curvlinops-for-pytorch pydvl
     python scripts/bench_curvature.py
 
-(GGN + damping)^-1 applied to the gradients of 8 test digits, for an MLP (64-32-10, tanh) and a small convolutional
-network on scikit-learn's digits, float64, untrained weights, damping 0.01 (0.1 for the convolutional one). The truth is
+(Hessian + damping)^-1 applied to the gradients of 8 test digits, for an MLP (64-32-10, tanh) and a small convolutional
+network on scikit-learn's digits, float64, untrained weights, damping 1 (the Hessian is indefinite). The truth is
 a dense float64 Cholesky solve of the matrix from torch.autograd.functional. Every contender runs once to warm up, then
 they take turns; times are medians of n. Writes docs/results/bench-curvature.md and .json.
 """
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infprune.curvature.algebra import Damped
-from infprune.curvature.ggn import ggn
+from infprune.curvature.hessian import Hessian
 from infprune.curvature.kfac import kfac
 from infprune.curvature.objective import Objective
 from infprune.curvature.space import ParameterSpace
@@ -42,13 +42,13 @@ LONG = 15.0  # seconds: what takes longer runs once, its warm-up
 def networks() -> dict[str, tuple[nn.Module, float]]:
     torch.manual_seed(0)
     return {
-        "MLP": (nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)), 1e-2),
+        "MLP": (nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)), 1.0),
         "conv": (
             nn.Sequential(
                 nn.Conv2d(1, 8, 3, padding=1), nn.Tanh(), nn.MaxPool2d(2), nn.Conv2d(8, 12, 3, padding=1), nn.Tanh(),
                 nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48, 10),
             ),
-            1e-1,
+            1.0,
         ),
     }  # fmt: skip
 
@@ -61,15 +61,15 @@ def digits(part: Any, count: int) -> tuple[Tensor, Tensor]:
 def contenders(
     net: nn.Module, damping: float, x: Tensor, y: Tensor, B: Tensor, sides: tuple[Tensor, Tensor]
 ) -> dict[str, Callable[[], Tensor]]:
-    """Each returns (GGN + damping)^-1 B, `(P, k)`, from nothing but network and data."""
+    """Each returns (Hessian + damping)^-1 B, `(P, k)`, from nothing but network and data."""
     objective = Objective(net, ParameterSpace.of(net), [(x, y)])
 
     def ours(solver: Any) -> Callable[[], Tensor]:
-        return lambda: solver.init(Damped(ggn(objective), damping)).solve(B).value
+        return lambda: solver.init(Damped(Hessian(objective), damping)).solve(B).value
 
     def preconditioned() -> Tensor:
         solver = ConjugateGradients(RTOL, 2000, lambda _: kfac(objective).inverse(damping))
-        return solver.init(Damped(ggn(objective), damping)).solve(B).value
+        return solver.init(Damped(Hessian(objective), damping)).solve(B).value
 
     found: dict[str, Callable[[], Tensor]] = {
         "infprune, Cholesky": ours(Cholesky()),
@@ -77,12 +77,14 @@ def contenders(
         "infprune, CG with KFAC": preconditioned,
     }
     with missing("curvlinops"):
-        from curvlinops import CGInverseLinearOperator, GGNLinearOperator  # noqa: PLC0415
+        from curvlinops import CGInverseLinearOperator, HessianLinearOperator  # noqa: PLC0415
         from curvlinops.examples import IdentityLinearOperator  # noqa: PLC0415
 
         def curvlinops() -> Tensor:
             parameters = [p for p in net.parameters() if p.requires_grad]
-            operator = GGNLinearOperator(net, nn.CrossEntropyLoss(), parameters, [(x, y)], check_deterministic=False)
+            operator = HessianLinearOperator(
+                net, nn.CrossEntropyLoss(), parameters, [(x, y)], check_deterministic=False
+            )
             shift = damping * IdentityLinearOperator([tuple(p.shape) for p in parameters], x.device, x.dtype)
             inverse = CGInverseLinearOperator(
                 operator + shift, tolerance=RTOL, max_iter=2000, max_tridiag_iter=0, eps=0, stop_updating_after=0
@@ -95,7 +97,7 @@ def contenders(
         from torch.utils.data import DataLoader, TensorDataset  # noqa: PLC0415
 
         loader = DataLoader(TensorDataset(x, y), batch_size=len(x))
-        mode = SecondOrderMode.GAUSS_NEWTON
+        mode = SecondOrderMode.HESSIAN
 
         def direct() -> Tensor:
             made = DirectInfluence(net, F.cross_entropy, regularization=damping, second_order_mode=mode)
@@ -127,7 +129,7 @@ def measured(name: str, net: nn.Module, damping: float, data: Any) -> list[dict[
     losses = [F.cross_entropy(net(a[None]), b[None]) for a, b in zip(*sides, strict=True)]
     slopes = [torch.autograd.grad(loss, [*parameters.values()]) for loss in losses]
     B = torch.stack([torch.cat([g.flatten() for g in slope]) for slope in slopes], dim=1)
-    truth = torch.linalg.solve(dense(net, x) + damping * torch.eye(len(B), dtype=B.dtype), B)
+    truth = torch.linalg.solve(dense(net, x, y) + damping * torch.eye(len(B), dtype=B.dtype), B)
     runs = contenders(net, damping, x, y, B, sides)
     errors, times = {}, {key: [] for key in runs}
     for key, run in list(runs.items()):
@@ -161,16 +163,14 @@ def measured(name: str, net: nn.Module, damping: float, data: Any) -> list[dict[
     return rows
 
 
-def dense(net: nn.Module, x: Tensor) -> Tensor:
-    """1/N sum_n J_n^T (diag p_n - p_n p_n^T) J_n, from the definition."""
-    parameters = dict(net.named_parameters())
-    J = torch.func.vmap(torch.func.jacrev(lambda p, a: torch.func.functional_call(net, p, (a[None],))[0]), (None, 0))(
-        {k: v.detach() for k, v in parameters.items()}, x
-    )
-    J = torch.cat([J[k].flatten(2) for k in parameters], dim=2)
-    p = net(x).detach().softmax(1)
-    inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
-    return torch.einsum("nkp,nkl,nlq->pq", J, inner, J) / len(x)
+def dense(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The Hessian of the mean cross-entropy from torch.autograd.functional, `(P, P)`."""
+    space = ParameterSpace.of(net)
+
+    def loss(theta: Tensor) -> Tensor:
+        return F.cross_entropy(torch.func.functional_call(net, space.split(theta), (x,)), y)
+
+    return torch.autograd.functional.hessian(loss, space.values(net), vectorize=True)
 
 
 def main() -> None:
@@ -187,7 +187,7 @@ def main() -> None:
     lines = [
         "# Inverse-curvature-vector products against curvlinops and pyDVL",
         "",
-        "`python scripts/bench_curvature.py`: (GGN + damping)^-1 applied to the gradients of 8 test digits, 512",
+        "`python scripts/bench_curvature.py`: (Hessian + damping)^-1 applied to the gradients of 8 test digits, 512",
         f"training digits, float64, one thread of two shared cores; {told}.",
         "Error: relative, against a dense float64 solve. Time:",
         f"from network and data to the result, median of {ROUNDS} turns in one run; ratio: time of `infprune, CG` over",
