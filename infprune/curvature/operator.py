@@ -72,15 +72,21 @@ class LinearOperator(ABC):
         return eye
 
 
-def check_dense(rows: int, columns: int, dtype: torch.dtype, limit: int = DENSE_LIMIT) -> None:
+def check_dense(
+    rows: int,
+    columns: int,
+    dtype: torch.dtype,
+    limit: int = DENSE_LIMIT,
+    advice: str = "use a matrix-free solver (influence.solver=cg) or curvature kfac",
+) -> None:
     """Refuse a matrix that is too large.
 
     Raises:
-        ConfigError: more than `limit` bytes.
+        ConfigError: more than `limit` bytes; `advice` says what to do instead.
     """
     size = rows * columns * dtype.itemsize
     if size > limit:
         raise ConfigError(
             f"a dense {rows:,} x {columns:,} curvature needs {size / GIB:,.1f} GiB ({size:,} bytes), at most "
-            f"{limit / GIB:,.1f} GiB are allowed; use a matrix-free solver (influence.solver=cg) or curvature kfac"
+            f"{limit / GIB:,.1f} GiB are allowed; {advice}"
         )

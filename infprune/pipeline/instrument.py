@@ -73,7 +73,7 @@ def open_problem(settings: Config, command: str, watch: Stopwatch, *, fit: bool 
     Small networks, and those that are fitted, are taken in float64.
 
     Raises:
-        ConfigError: the network cannot be fitted.
+        ConfigError: the network is too large to be fitted, or has no minimum.
     """
     choice = settings.influence
     with watch.stage("load"):
@@ -81,6 +81,9 @@ def open_problem(settings: Config, command: str, watch: Stopwatch, *, fit: bool 
         module = explicit(open_model(session))
     space = covered(module)[0] if choice.curvature in ("kfac", "ekfac") else ParameterSpace.of(module)
     fit = fit or choice.fit
+    if fit:
+        advice = "Newton's method, by which validate and influence.fit find minima, is for smaller networks"
+        check_dense(space.size, space.size, torch.float64, advice=advice)
     exact = (fit or dense(settings, space.size)) and session.device.type != "mps"
     dtype = torch.float64 if exact else torch.float32
     module = module.to(dtype)

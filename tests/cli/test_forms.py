@@ -4,6 +4,7 @@ import json
 
 import pytest
 from safetensors import safe_open
+from torch.utils._pytree import tree_leaves
 
 import infprune as package
 from runs import SMALL, call
@@ -50,7 +51,12 @@ def inputs_of(path):
 def test_two_inputs_give_the_numbers_of_one_that_holds_both(infprune, tmp_path):
     found, truth = (story(infprune, tmp_path, words) for words in (PAIRS, PACKED))
     assert inputs_of(tmp_path / "small.safetensors") == [{"shape": [11], "dtype": "float32"}]  # the last one written
-    assert numbers(found) == numbers(truth)
+    same, other = (tree_leaves(numbers(said)) for said in (found, truth))
+    assert [type(leaf) for leaf in same] == [type(leaf) for leaf in other]
+    for a, b in zip(
+        same, other, strict=True
+    ):  # the sum over one input rounds, on some processors, unlike that over two
+        assert a == (pytest.approx(b, rel=1e-3, abs=1e-6) if isinstance(b, float) else b)
     assert found["train"]["accuracy"]["after"] > 0.8
     assert found["prune"]["macs"]["after"] < found["prune"]["macs"]["before"]
     assert found["evaluate"]["accuracy"] == found["evaluate"]["recorded"] == found["prune"]["accuracy"]["compensated"]

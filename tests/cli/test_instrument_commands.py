@@ -236,9 +236,7 @@ BAD = {
     "groups in gates": (["layers", "-c", "digits", "layers.groups={a: {linear.weight: null}}"], 2,
                         "use influence.space=weights"),
     "no data": (["validate", "-c", "splice"], 6, "INFPRUNE_DATA"),
-    "separable data": (
-        ["features", "model.name=logistic_regression", "model.args={in_features: 64, num_classes: 10}",
-         "model.checkpoint=random", "data.batch_size=2000", "influence.fit=true"], 2, "set influence.ridge above 0"),
+    "separable data": (["features", *CANCER, "influence.ridge=0"], 2, "set influence.ridge above 0"),
     "nothing certain": (
         ["layers", "-c", "digits", "influence.space=weights", "influence.form=bracket", "influence.curvature=hessian",
          "data.calibration=16", "influence.solver=cg", "--quiet"], 2, "a certified bracket needs"),

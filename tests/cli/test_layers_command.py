@@ -9,7 +9,9 @@ import torch
 from torch.nn import functional as F
 
 import reference
+from infprune import config
 from infprune.data import splits
+from infprune.pipeline.session import open_session
 from test_bad_input import one_line
 
 NETS = """
@@ -43,14 +45,9 @@ def by_name(result):
     return {row["name"]: row for row in result["rows"]}
 
 
-def calibration(infprune, samples=60):
-    """The calibration samples, asked of the same session."""
-    from infprune import config  # noqa: PLC0415
-    from infprune.pipeline.session import open_session  # noqa: PLC0415
-
-    session = open_session(config.load(None, DIGITS), "layers")
-    ((x, y),) = session.calibration()
-    assert len(y) == samples
+def calibration(*words):
+    """The 60 samples that the command looks at: a seed draws its own."""
+    ((x, y),) = open_session(config.load(None, [*DIGITS, *words]), "layers").calibration()
     return x.double(), y
 
 
@@ -58,7 +55,7 @@ def test_layers_in_weights(infprune, nets):
     words = ["influence.damping=0.02", "influence.ridge=0.01", "layers.modules=['1', '2', '4']"]
     mine = "layers.groups={bias: {1.bias: null, 4.bias: null}, cross: {1.weight: {0: [2], 1: [7, 3]}}}"
     result = found(infprune, *WEIGHTS, *words, mine)
-    x, y = calibration(infprune)
+    x, y = calibration()
     net = nets.normed().double().eval()
     theta = reference.flat(net)
     assert len(theta) == SIZE
@@ -93,11 +90,11 @@ def test_layers_in_weights(infprune, nets):
 def test_layers_in_gates(infprune, nets):
     """F = Z^T Z / N of labels drawn from the model, all gates of all layers in one matrix."""
     result = found(infprune, *DIGITS, "influence.space=gates", "influence.damping=0.01", "run.seed=3")
-    x, y = calibration(infprune)
+    x, y = calibration("run.seed=3")
     net = nets.normed().double().eval()
     labels = reference.drawn_labels(net(x), 3)
-    readers = {"1": ("4", 5), "4": ("6", 4)}
-    Z = [reference.gate_gradients(net, x, labels, {m: torch.arange(c)[:, None]}) for m, c in readers.values()]
+    readers = {"4": 5, "6": 4}  # who reads layers 1 and 4, and how many channels
+    Z = [reference.gate_gradients(net, x, labels, {m: torch.arange(c)[:, None]}) for m, c in readers.items()]
     H = torch.cat(Z, 1).T @ torch.cat(Z, 1) / len(x) + 0.01 * torch.eye(9, dtype=torch.float64)
     ones = torch.ones(9, dtype=torch.float64)
     rows = by_name(result)
@@ -109,7 +106,7 @@ def test_layers_in_gates(infprune, nets):
         silent = nets.normed().double().eval()
         with torch.no_grad():
             silent.get_submodule(closed[name]).weight.zero_()
-        change = float(F.cross_entropy(silent(x), y) - F.cross_entropy(net(x), y))
+            change = float(F.cross_entropy(silent(x), y) - F.cross_entropy(net(x), y))
         assert rows[name]["frozen_loss"] == pytest.approx(change, rel=1e-3, abs=1e-5)
     assert result["left_out"] == ["6: it is an output of the network"]
 
