@@ -41,11 +41,13 @@ def ggn(module: nn.Module, x: Tensor) -> Tensor:
     return torch.einsum("nkp,nkl,nlq->pq", J, inner, J) / len(x)
 
 
-def fisher(module: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+def fisher(
+    module: nn.Module, x: Tensor, labels: Tensor, loss_of: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+) -> Tensor:
     """1/N sum_n g_n g_n^T with the gradient of each sample's own loss at the given labels."""
     rows = []
     for n in range(len(x)):
-        loss = F.cross_entropy(module(x[n : n + 1]), labels[n : n + 1])
+        loss = loss_of(module(x[n : n + 1]), labels[n : n + 1])
         rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(module.parameters()))]))
     return torch.stack(rows).T @ torch.stack(rows) / len(x)
 
@@ -191,7 +193,14 @@ def _gated(owner: nn.Module, args: tuple[Tensor], *, gates: Tensor, index: Tenso
 # --- labels -----------------------------------------------------------------------------------------------------------
 
 
-def drawn_labels(logits: Tensor, seed: int) -> Tensor:
-    """Labels from softmax(logits), as documented: one multinomial draw of a CPU generator with this seed."""
+def drawn_labels(logits: Tensor, seed: int, sizes: Sequence[int] = (), draws: int = 1) -> Tensor:
+    """Labels from softmax(logits), as documented: one multinomial draw of a CPU generator with this seed.
+
+    One generator goes through batches of these sizes in order (none: one batch), `draws` times through each before the
+    next; with several draws the result is `(draws, N)`.
+    """
     generator = torch.Generator().manual_seed(seed)
-    return torch.multinomial(logits.detach().double().softmax(1), 1, generator=generator)[:, 0]
+    batches = logits.detach().double().softmax(1).split(list(sizes) or len(logits))
+    drawn = [torch.stack([torch.multinomial(p, 1, generator=generator)[:, 0] for _ in range(draws)]) for p in batches]
+    labels = torch.cat(drawn, dim=1)
+    return labels if draws > 1 else labels[0]

@@ -1,12 +1,13 @@
 """The training loop: it learns, step by step as its recipe says, and repeats itself bit by bit."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 from easy_training import RECIPES, Telling, images, network, run, same
 from forms import Digits, Packed, TwoInputs, WithAuxiliary, drawn
@@ -218,5 +219,9 @@ def test_two_inputs_train_as_one_that_holds_both(precision):
     two.load_state_dict(one.state_dict())
     recipe = replace(RECIPES["sgd"], precision=precision)
     first = run(recipe, one, ArrayDataset(torch.cat(x, 1), y))
-    assert first.history == run(recipe, two, ArrayDataset(tuple(x), y)).history
-    assert same(one, two)
+    second = run(recipe, two, ArrayDataset(tuple(x), y))
+    # The sum over one input rounds, on some processors, unlike that over two.
+    for a, b in zip(first.history, second.history, strict=True):
+        assert asdict(a) == pytest.approx(asdict(b), rel=1e-3, abs=1e-5)
+    for p, q in zip(one.parameters(), two.parameters(), strict=True):
+        assert_close(p, q, rtol=1e-3, atol=1e-4)

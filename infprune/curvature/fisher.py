@@ -21,9 +21,10 @@ def fisher(
     at = objective.theta if theta is None else theta.detach()
     generator = torch.Generator().manual_seed(seed)
     cores = []
-    for x, _ in objective.batches:
+    for x, y in objective.batches:
         with torch.no_grad():
             z = objective.outputs(at, x)
+            objective.losses(z, y)  # its checks: nothing can be drawn from NaN
         slopes = [_slope(objective, z, objective.loss.draw(z, generator)) for _ in range(draws)]
         cores.append(Outer(torch.stack(slopes)))
     return GaussNewton(objective, cores, at, memory)
@@ -40,8 +41,9 @@ def empirical_fisher(objective: Objective, theta: Tensor | None = None, memory: 
     return GaussNewton(objective, cores, at, memory)
 
 
+@torch.enable_grad()
 def _slope(objective: Objective, z: Tensor, y: Tensor) -> Tensor:
-    """D l_n / d z_n, `(N, K)`."""
+    """D l_n / d z_n, like z."""
     z = z.detach().requires_grad_()
     found: Tensor = torch.autograd.grad(objective.losses(z, y).sum(), z)[0]
     return found
@@ -49,15 +51,17 @@ def _slope(objective: Objective, z: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Outer:
-    """B_n = mean_r r_n r_n^T for slopes `(R, N, K)`."""
+    """B_n = mean_r r_n r_n^T for slopes `(R, N, K)`; the outputs of one sample may have any shape."""
 
     slopes: Tensor
 
     def __call__(self, z: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """mean_r r (r^T u)."""
-        del z, y
-        inner = (self.slopes * u.unsqueeze(-3)).sum(-1, keepdim=True)
-        return (inner * self.slopes).mean(-3)
+        del y
+        slopes = self.slopes.reshape(*self.slopes.shape[:2], -1)
+        flat = u.reshape(*u.shape[: u.dim() - z.dim()], 1, len(z), -1)
+        inner = (slopes * flat).sum(-1, keepdim=True)
+        return (inner * slopes).mean(-3).reshape(u.shape)
 
     def part(self, samples: slice) -> "Outer":
         """The slopes of some samples."""

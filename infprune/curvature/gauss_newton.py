@@ -60,7 +60,7 @@ class GaussNewton(LinearOperator):
         self.dtype, self.device = self.theta.dtype, self.theta.device
         self._memory = memory
         self._single = convolutional(objective)
-        self._graphs = Graphs(objective, self.theta, self._linearised, 3, memory)
+        self._graphs = Graphs(objective, self.theta, self._linearised, memory)
 
     def _linearised(self, leaf: Tensor, x: Inputs, y: Tensor) -> _Linear:
         z = self.objective.outputs(leaf, x)
@@ -107,7 +107,7 @@ class GaussNewton(LinearOperator):
     def _add_dense(self, total: Tensor, core: Core, x: Inputs, y: Tensor) -> None:
         with torch.no_grad():
             z = self.objective.outputs(self.theta, x)
-        outputs = z[0].numel()
+        outputs = z.shape[1:].numel()
         per_sample = 4 * outputs * len(self.theta) * z.itemsize + self._graphs.per_sample
         step = max(1, int(self._memory // per_sample))
         for i in range(0, len(y), step):

@@ -1,7 +1,8 @@
 """The batches of an objective at one point, each with an autograd graph that is kept while memory lasts."""
 
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,21 +10,20 @@ from torch import Tensor
 from infprune.curvature.objective import Objective
 from infprune.curvature.operator import GIB
 from infprune.errors import InputError
-from infprune.forward import Inputs, each, head, size
+from infprune.forward import Inputs, each, head
 
 MEMORY = 2 * GIB  # bytes of graphs that are kept, and of one block of products
 G = TypeVar("G")
 
 
 class Graphs(Generic[G]):
-    """Builds `build(theta, x, y)` per batch, theta a leaf `(P,)`; keeps the first ones, makes others at each visit.
+    """Builds `build(theta, x, y)` per batch, theta one leaf `(P,)`; keeps the first graphs, makes others at each visit.
 
     Args:
         objective: whose batches.
         theta: the point, `(P,)`.
         build: makes what a product needs of a batch.
-        copies: how many times the activations of a forward pass a graph holds.
-        memory: bytes that kept graphs may take; an estimate from the tensors that one forward pass saves.
+        memory: bytes that kept graphs may take, by what `build` saves of one or two samples.
     """
 
     def __init__(
@@ -31,18 +31,17 @@ class Graphs(Generic[G]):
         objective: Objective,
         theta: Tensor,
         build: Callable[[Tensor, Inputs, Tensor], G],
-        copies: int,
         memory: int = MEMORY,
     ) -> None:
         self.objective, self.theta, self.memory = objective, theta, memory
-        self._build, self._copies = build, copies
+        self._build, self._leaf = build, theta.detach().clone().requires_grad_()
         self._kept: list[tuple[int, G]] = []
-        self.samples = 0
+        self.samples = self.largest = 0  # of all batches, of one
         self.per_sample = 0  # bytes
         room = float(memory)
         for x, y in objective.batches:
-            self.per_sample = self.per_sample or copies * saved_bytes(objective, theta, x)
-            self.samples += len(y)
+            self.per_sample = self.per_sample or self._measured(x, y)
+            self.samples, self.largest = self.samples + len(y), max(self.largest, len(y))
             room -= self.per_sample * len(y)
             if room >= 0:
                 self._kept.append((len(y), self._make(x, y)))
@@ -64,30 +63,35 @@ class Graphs(Generic[G]):
 
     def together(self) -> int:
         """How many columns of a block of products fit into the memory at once."""
-        largest = max((n for n, _ in self._kept), default=1)
-        per_column = max(1, largest * self.per_sample + self.theta.numel() * self.theta.itemsize)
+        per_column = max(1, self.largest * self.per_sample + self.theta.numel() * self.theta.itemsize)
         return max(1, int(self.memory // per_column))
 
+    @torch.enable_grad()
     def _make(self, x: Inputs, y: Tensor) -> G:
-        leaf = self.theta.detach().clone().requires_grad_()
-        return self._build(leaf, x, y)
+        return self._build(self._leaf, x, y)
+
+    def _measured(self, x: Inputs, y: Tensor) -> int:
+        """Bytes that a graph holds per sample, besides theta and what the network holds anyway."""
+        count = min(2, len(y))
+        few, labels = each(Tensor.clone, head(x, count)), y[:count].clone()  # storages of their own
+        held = chain([self._leaf], self.objective.module.parameters(), self.objective.module.buffers())
+        return max(1, saved_bytes(lambda: self._make(few, labels), held) // max(1, count))
 
 
-def saved_bytes(objective: Objective, theta: Tensor, x: Inputs) -> int:
-    """Bytes per sample that a forward pass saves for its backward pass, from one or two samples."""
-    count = min(2, size(x))
-    total = 0
+def saved_bytes(work: Callable[[], Any], held: Iterable[Tensor]) -> int:
+    """Bytes that autograd saves during some work, each storage once, without those of the tensors `held`."""
+    known = {t.untyped_storage().data_ptr() for t in held}
+    saved: dict[int, torch.UntypedStorage] = {}  # alive until all are counted: a freed address is given to others
 
     def keep(t: Tensor) -> Tensor:
-        nonlocal total
-        if t.numel() and t.shape[:1] != theta.shape:  # theta and its views are held once
-            total += t.numel() * t.itemsize
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in known:
+            saved[storage.data_ptr()] = storage
         return t.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        objective.outputs(theta.detach().requires_grad_(), each(Tensor.detach, head(x, count)))
-    weights = sum(objective.space.sizes) * theta.itemsize
-    return max(1, (total - min(weights, total // 2)) // count)
+        work()
+    return sum(storage.nbytes() for storage in saved.values())
 
 
 def convolutional(objective: Objective) -> bool:

@@ -34,7 +34,7 @@ class Hessian(LinearOperator):
         self.dtype, self.device = self.theta.dtype, self.theta.device
         self._memory = memory
         self._single = convolutional(objective)
-        self._graphs = Graphs(objective, self.theta, self._gradient, 3, memory)
+        self._graphs = Graphs(objective, self.theta, self._gradient, memory)
 
     def _gradient(self, leaf: Tensor, x: Inputs, y: Tensor) -> tuple[Tensor | None, Tensor]:
         """The gradient with its graph, None if it is constant, and the leaf."""

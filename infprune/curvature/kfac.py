@@ -15,7 +15,7 @@ from infprune.curvature.operator import LinearOperator
 from infprune.curvature.patches import assigned, columns, matrix, outputs
 from infprune.curvature.space import ParameterSpace
 from infprune.curvature.sweep import LabelSource, Observer, Sweep
-from infprune.errors import ArchitectureError
+from infprune.errors import ArchitectureError, InputError
 
 KINDS = (nn.Linear, nn.modules.conv._ConvNd)  # noqa: SLF001 - base of all convolutions
 
@@ -106,11 +106,28 @@ class Kronecker(LinearOperator):
 
 
 def covered(module: nn.Module) -> tuple[ParameterSpace, tuple[str, ...]]:
-    """The parameters that KFAC speaks of, and the names of those that it leaves out: norms, embeddings, bare ones."""
-    owned = {id(p) for m in module.modules() if isinstance(m, KINDS) for p in m.parameters(recurse=False)}
-    names = dict(module.named_parameters())
-    inside = [name for name, p in names.items() if id(p) in owned]
-    return ParameterSpace.of(module, inside), tuple(name for name in names if name not in inside)
+    """The parameters that KFAC speaks of, and the names of those that it leaves out.
+
+    Those are of norms, embeddings (also where a linear layer shares them), reparametrised weights (weight norm),
+    grouped transposed convolutions, and bare ones.
+    """
+    inside = {name for pair in _layers(module).values() for name in pair if name is not None}
+    return ParameterSpace.of(module, inside), tuple(n for n, _ in module.named_parameters() if n not in inside)
+
+
+def _layers(network: nn.Module) -> dict[str, tuple[str, str | None]]:
+    """The names of weight and bias of each module that KFAC covers; of those that share a weight, the first."""
+    own = {id(p): name for name, p in network.named_parameters()}
+    elsewhere = {id(p) for m in network.modules() if not isinstance(m, KINDS) for p in m.parameters(recurse=False)}
+    found: dict[str, tuple[str, str | None]] = {}
+    for name, m in network.named_modules():
+        if not isinstance(m, KINDS) or (getattr(m, "transposed", False) and m.groups != 1):  # nothing unfolds these
+            continue
+        weight = own.get(id(m.weight))
+        if weight is None or id(m.weight) in elsewhere or weight in {w for w, _ in found.values()}:
+            continue
+        found[name] = (weight, None if m.bias is None else own[id(m.bias)])
+    return found
 
 
 def kfac(
@@ -128,14 +145,21 @@ def kfac(
         seed: of the drawn labels.
 
     Raises:
-        ArchitectureError: the space holds parameters of other modules than convolutions and linear layers.
+        ArchitectureError: the space holds parameters of other modules than convolutions and linear layers (see
+            `covered`), or of modules that are never called.
+        InputError: there are no samples.
     """
-    at, names = _opened(objective, theta)
+    at, layers = _opened(objective, theta)
     passes = _passes(objective, labels)
-    observer = KroneckerObserver(names, labels=labels)
-    Sweep(at, names, [observer], objective.loss).run(objective.batches, seed=seed, draws=1)
+    observer = KroneckerObserver(layers, labels=labels)
+    Sweep(at, list(layers), [observer], objective.loss).run(objective.batches, seed=seed, draws=1)
     factors = observer.result(passes)
-    blocks = {name: _block(name, at.get_submodule(name), factors[name], objective.space, at) for name in names}
+    for name in layers.keys() - factors.keys():
+        raise ArchitectureError(
+            f"KFAC needs the inputs of {name}, which is not called in eval mode (an auxiliary head, or code that uses "
+            "its weight by itself); leave its parameters out, or use curvature ggn"
+        )
+    blocks = {name: _block(name, weight, bias, factors[name]) for name, (weight, bias) in layers.items()}
     return Kronecker(objective.space, at, blocks)
 
 
@@ -201,42 +225,35 @@ class _Eigenvalues(Observer):
 _CHUNK = 16  # samples whose weight gradients exist at a time
 
 
-def _opened(objective: Objective, theta: Tensor | None) -> tuple[nn.Module, list[str]]:
-    """The network at theta, and the modules whose weights the space holds."""
+def _opened(objective: Objective, theta: Tensor | None) -> tuple[nn.Module, dict[str, tuple[str, str | None]]]:
+    """The network at theta, and its layers whose weights the space holds, with their biases if it holds these too."""
     at = objective.module
     if theta is not None:
         at = copy.deepcopy(at)
         objective.space.load(at, theta)
     chosen = set(objective.space.names)
-    own = {id(p): name for name, p in at.named_parameters()}
-    weights: dict[int, str] = {}
-    inside = set()
-    for name, m in at.named_modules():
-        if isinstance(m, KINDS) and own[id(m.weight)] in chosen:
-            weights.setdefault(id(m.weight), name)
-            inside |= {own[id(p)] for p in m.parameters(recurse=False)}
-    left = sorted(chosen - inside)
+    layers = {n: (w, b if b in chosen else None) for n, (w, b) in sorted(_layers(at).items()) if w in chosen}
+    left = sorted(chosen - {name for pair in layers.values() for name in pair})
     if left:
         raise ArchitectureError(
             f"KFAC covers weights (and biases with them) of convolutions and linear layers, not {', '.join(left[:3])}"
             f"{' ...' if len(left) > 3 else ''}; leave them out, or use curvature ggn"
         )
-    return at, sorted(weights.values())
+    return at, layers
 
 
 def _passes(objective: Objective, labels: LabelSource) -> int:
     if labels is not LabelSource.EXACT:
         return 1
     with torch.no_grad():
-        x, _ = next(iter(objective.batches))
-        return len(objective.loss.root(objective.outputs(objective.theta, x)))
+        for x, _ in objective.batches:
+            return len(objective.loss.root(objective.outputs(objective.theta, x)))
+    raise InputError("expected at least one sample for the curvature, got none; check the data")
 
 
-def _block(name: str, owner: Any, factors: KroneckerFactors, space: ParameterSpace, network: nn.Module) -> Block:
-    own = {id(p): n for n, p in network.named_parameters()}
-    bias = own[id(owner.bias)] if owner.bias is not None and own[id(owner.bias)] in space.names else None
+def _block(name: str, weight: str, bias: str | None, factors: KroneckerFactors) -> Block:
     A, G = factors.inputs, factors.gradients
     A = A if bias is not None else A[:, :-1, :-1]
     (a, inner), (g, outer) = (torch.linalg.eigh(M.to(wide(M.device))) for M in (A, G))
     values = g.clamp_min(0)[:, :, None] * a.clamp_min(0)[:, None, :]
-    return Block(name, own[id(owner.weight)], bias, outer, inner, values)
+    return Block(name, weight, bias, outer, inner, values)

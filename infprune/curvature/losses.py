@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from infprune.errors import ConfigError
+from infprune.errors import ConfigError, InputError
 
 
 class Loss(ABC):
@@ -60,7 +60,13 @@ class SquaredError(Loss):
     """1/2 |z - y|^2 summed over outputs, y like z; B = I (unit variance)."""
 
     def __call__(self, z: Tensor, y: Tensor) -> Tensor:
-        """The loss of each sample, `(N,)`."""
+        """The loss of each sample, `(N,)`.
+
+        Raises:
+            InputError: the targets are not shaped like the outputs; broadcasting would compare every pair.
+        """
+        if y.shape != z.shape:
+            raise InputError(f"expected targets like the outputs, {tuple(z.shape)}, got {tuple(y.shape)}")
         return 0.5 * (z - y).square().flatten(1).sum(1)
 
     def curvature(self, z: Tensor, y: Tensor, u: Tensor) -> Tensor:
@@ -91,6 +97,7 @@ class AnyLoss(Loss):
         """The loss of each sample, `(N,)`."""
         return self.value(z, y)
 
+    @torch.enable_grad()
     def curvature(self, z: Tensor, y: Tensor, u: Tensor) -> Tensor:
         """Double backward through the outputs alone."""
         z = z.detach().requires_grad_()

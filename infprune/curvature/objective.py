@@ -26,6 +26,7 @@ class Objective:
 
     Raises:
         ArchitectureError: the network is in a mode in which samples depend on each other or on chance.
+        ConfigError: the batches are an iterator.
     """
 
     module: nn.Module
@@ -35,11 +36,18 @@ class Objective:
     ridge: float = 0.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.batches, Iterator):
+            raise ConfigError("expected batches that can be visited again, got an iterator; pass a list of them")
         for name, m in self.module.named_modules():
             if m.training and isinstance(m, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - base of batch norms
                 raise ArchitectureError(
                     f"{name or 'the network'}: expected batch norm in eval mode, got train mode, where samples depend "
                     "on each other and no curvature is a mean over samples; call module.eval()"
+                )
+            if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is None:  # noqa: SLF001 - as above
+                raise ArchitectureError(
+                    f"{name or 'the network'}: batch norm without running statistics makes samples depend on each "
+                    "other in eval mode too; set track_running_stats=True and train, or use another norm"
                 )
             if m.training and isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0:  # noqa: SLF001 - as above
                 raise ArchitectureError(
@@ -90,6 +98,7 @@ class Objective:
             samples += len(y)
         return total / _some(samples) + 0.5 * self.ridge * float(theta.square().sum(dtype=torch.float64))
 
+    @torch.enable_grad()
     def gradient(self, theta: Tensor) -> Tensor:
         """Grad R(theta), `(P,)`."""
         leaf = theta.detach().requires_grad_()

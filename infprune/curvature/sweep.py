@@ -81,7 +81,8 @@ class Sweep:
         needs_weights = any(o.weights for o in self._observers)
         weights = dict(self._module.named_parameters()) if needs_weights else {}
         wanted = {o.labels for o in self._observers}
-        with evaluating(self._module), _requiring_grad(self._module, needed=needs_weights), self._hooked():
+        gradients = _requiring_grad(self._module, needed=needs_weights)
+        with evaluating(self._module), torch.enable_grad(), gradients, self._hooked():
             for x, y in batches:
                 self._sources = []
                 z = logits(self._module, each(Tensor.detach, x))

@@ -65,6 +65,11 @@ class Solver(Protocol):
         """Do what does not depend on the right-hand side."""
 
 
+def lifting(size: float, dtype: torch.dtype) -> float:
+    """A damping that makes a singular, semi-definite matrix with this greatest eigenvalue one to solve with."""
+    return size * max(1e-6, 100 * torch.finfo(dtype).eps)
+
+
 OVERFLOW = 1e30  # entries of a diverged solution from which on products may overflow
 
 

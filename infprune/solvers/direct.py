@@ -8,7 +8,7 @@ from torch import Tensor
 
 from infprune.curvature.operator import DENSE_LIMIT, LinearOperator
 from infprune.errors import InputError
-from infprune.solvers.contract import Outcome, Prepared, Solution, columns
+from infprune.solvers.contract import Outcome, Prepared, Solution, columns, lifting
 
 ACCURATE = 1e-6  # relative residual up to which a direct solve counts as converged
 
@@ -30,11 +30,13 @@ class Cholesky:
         root, info = torch.linalg.cholesky_ex(H)
         if int(info) == 0:
             return Factorised(H, root)
-        low = float(torch.linalg.eigvalsh(H)[0])
+        values = torch.linalg.eigvalsh(H)
+        low, size = float(values[0]), float(values.abs().max())
+        rounding = len(H) * torch.finfo(H.dtype).eps * size
         return Failed(
-            Outcome.INDEFINITE if low < 0 else Outcome.SINGULAR,
+            Outcome.INDEFINITE if low < -rounding else Outcome.SINGULAR,
             f"Cholesky needs a positive definite matrix, its least eigenvalue is {low:.3g}; add a damping above "
-            f"{max(0.0, -1.1 * low) or float(torch.finfo(H.dtype).eps * H.diagonal().max()):.3g}, or use ldl or lsmr",
+            f"{max(-1.1 * low, lifting(size, H.dtype)):.3g}, or use ldl or lsmr",
         )
 
 
@@ -54,7 +56,7 @@ class LDL:
         H = _dense(operator, self.limit)
         factors, pivots, info = torch.linalg.ldl_factor_ex(H)
         if int(info) != 0:
-            return Failed(Outcome.SINGULAR, "the matrix is singular; add a damping, or use lsmr")
+            return Failed(Outcome.SINGULAR, f"the matrix is singular; {_lifted(H)}, or use lsmr")
         return _FactorisedLDL(H, factors, pivots)
 
 
@@ -123,22 +125,27 @@ class _Known:
         B = columns(rhs).to(self.operator.dtype)
         X = self.inverse.matmat(B)
         gap = (self.operator.matmat(X) + self.damping * X - B).norm(dim=0)
-        return _judged(X, gap, B, rhs)
+        return _judged(X, gap, B, rhs, f"raise the damping from {self.damping:.3g}")
 
 
 def _solved(H: Tensor, X: Tensor, rhs: Tensor) -> Solution:
     B = columns(rhs).to(H)
-    return _judged(X, (H @ X - B).norm(dim=0), B, rhs)
+    return _judged(X, (H @ X - B).norm(dim=0), B, rhs, _lifted(H))
 
 
-def _judged(X: Tensor, gap: Tensor, B: Tensor, rhs: Tensor) -> Solution:
+def _lifted(H: Tensor) -> str:
+    """Advice; no eigenvalue is above the largest sum of a column's magnitudes."""
+    return f"add a damping above {lifting(float(H.abs().sum(0).max()), H.dtype):.3g}"
+
+
+def _judged(X: Tensor, gap: Tensor, B: Tensor, rhs: Tensor, advice: str) -> Solution:
     scale = B.norm(dim=0).clamp_min(torch.finfo(B.dtype).tiny)
     error = float((gap / scale).max()) if bool(torch.isfinite(X).all()) else float("inf")
     shaped = X.reshape(rhs.shape)
     if error <= ACCURATE:
         return Solution(shaped, Outcome.CONVERGED, 1, error)
     return Solution(
-        shaped, Outcome.SINGULAR, 1, error, f"the matrix is singular to rounding (residual {error:.1e}); add a damping"
+        shaped, Outcome.SINGULAR, 1, error, f"the matrix is singular to rounding (residual {error:.1e}); {advice}"
     )
 
 

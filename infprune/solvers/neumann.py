@@ -49,11 +49,10 @@ class PreparedNeumann:
             if not bool((length <= GROWTH * bound).all()):
                 return Solution(X.reshape(rhs.shape), Outcome.DIVERGED, count, float("inf"), _DIVERGED)
             if bool((length <= self.settings.rtol * bound).all()):
-                break
-            X = X + R / scale
+                return Solution(X.reshape(rhs.shape), Outcome.CONVERGED, count, residual(self.operator, X, B))
+            if count < self.settings.max_iterations:
+                X = X + R / scale
         error = residual(self.operator, X, B)
-        if error <= 10 * self.settings.rtol:
-            return Solution(X.reshape(rhs.shape), Outcome.CONVERGED, count, error)
         return Solution(
             X.reshape(rhs.shape),
             Outcome.STOPPED,
@@ -118,9 +117,11 @@ class PreparedLiSSA:
         error = residual(self.operator, X, B)
         if error <= self.settings.rtol:
             return Solution(X.reshape(rhs.shape), Outcome.CONVERGED, self.settings.terms, error)
+        if error > GROWTH:
+            return Solution(X.reshape(rhs.shape), Outcome.DIVERGED, self.settings.terms, error, _DIVERGED)
         return Solution(
             X.reshape(rhs.shape),
-            Outcome.DIVERGED if error > GROWTH else Outcome.STOPPED,
+            Outcome.STOPPED,
             self.settings.terms,
             error,
             f"residual {error:.1e} after {self.settings.terms} terms; take more terms, larger batches or more damping",

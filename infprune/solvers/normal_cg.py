@@ -52,7 +52,7 @@ class PreparedNormalCG:
         B = columns(rhs).to(self.operator.dtype)
         found = self.inner.solve(self.operator.matmat(B))
         X = found.value
-        if found.outcome is Outcome.INDEFINITE:
+        if found.outcome in (Outcome.INDEFINITE, Outcome.SINGULAR):
             found = replace(
                 found, outcome=Outcome.SINGULAR, message="H^2 has no inverse to rounding; raise its damping"
             )

@@ -9,6 +9,7 @@ from infprune.curvature.objective import Objective
 from infprune.curvature.space import ParameterSpace
 
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
+FULL = ("hessian", "ggn", "fisher", "empirical-fisher")  # the others are made of Kronecker products
 
 
 def objective(name, **kwargs):
@@ -28,10 +29,11 @@ def whole(o):
 
 def truth(curvature, o):
     x, y = whole(o)
+    sizes = [len(labels) for _, labels in o.batches]
     return {
         "hessian": lambda: reference.loss_hessian(o.module, x, y),
         "ggn": lambda: reference.ggn(o.module, x),
-        "fisher": lambda: reference.fisher(o.module, x, reference.drawn_labels(o.module(x), 0)),
+        "fisher": lambda: reference.fisher(o.module, x, reference.drawn_labels(o.module(x), 0, sizes)),
         "empirical-fisher": lambda: reference.fisher(o.module, x, y),
     }[curvature]()
 

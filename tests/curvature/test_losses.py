@@ -3,6 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from infprune.curvature.losses import CROSS_ENTROPY, SQUARED_ERROR, AnyLoss
+from infprune.errors import ConfigError
 
 LOSSES = {"cross-entropy": CROSS_ENTROPY, "squared error": SQUARED_ERROR}
 
@@ -24,6 +25,22 @@ def test_curvature_and_root_are_the_hessian_in_the_outputs(name):
         assert_close(r.T @ r, B)
         assert_close(AnyLoss(loss).curvature(z[row], y[row], u)[:, 0], u[:, 0] @ B)
         assert_close(AnyLoss(loss).curvature(z[row], y[row], u[0])[0], B @ u[0, 0])
+        assert_close(loss.curvature(z[row], y[row], u[0])[0], B @ u[0, 0])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_values_are_the_definition(name):
+    loss, (z, y) = LOSSES[name], problem(name)
+    p = z.exp() / z.exp().sum(1, keepdim=True)
+    truth = -p[range(5), y].log() if name == "cross-entropy" else torch.stack([(a @ a) / 2 for a in z - y])
+    assert_close(loss(z, y), truth)
+
+
+def test_any_loss_is_no_likelihood():
+    z = torch.zeros(2, 3)
+    for work in (lambda o: o.root(z), lambda o: o.draw(z, torch.Generator())):
+        with pytest.raises(ConfigError, match="use curvature ggn, hessian or empirical-fisher"):
+            work(AnyLoss(CROSS_ENTROPY))
 
 
 def test_labels_follow_the_model():

@@ -45,6 +45,36 @@ def test_slices_are_where_the_tensor_says():
     assert len(space.of_modules("1")) == 0
 
 
+@pytest.mark.parametrize("name", ["0.weight", "0.bias", "2.weight", "2.bias"])
+def test_every_slice_of_every_dimension(name):
+    module = net()
+    space = ParameterSpace.of(module)
+    tensor = space.split(torch.arange(space.size))[name]
+    for dim in range(tensor.dim()):
+        for index in ([0], [tensor.shape[dim] - 1, 0], list(range(tensor.shape[dim]))):
+            found = space.at(name, dim, torch.tensor(index))
+            assert found.tolist() == sorted(tensor.index_select(dim, torch.tensor(index)).flatten().tolist())
+
+
+def test_modules_hold_what_is_below_them():
+    """Not what only starts with the same letters."""
+    module = nn.ModuleDict({"conv1": nn.Sequential(nn.Linear(2, 2)), "conv10": nn.Linear(2, 3)})
+    space = ParameterSpace.of(module)
+    assert space.of_modules("conv1").tolist() == list(range(6))
+    assert space.of_modules("conv10").tolist() == list(range(6, 15))
+
+
+def test_what_is_loaded_is_what_is_read():
+    module, theta = net(), torch.randn(43)
+    space = ParameterSpace.of(module, ["2.weight", "0.bias"])
+    rest = {n: p.clone() for n, p in module.named_parameters() if n not in space.names}
+    space.load(module, theta[: space.size])
+    assert torch.equal(space.values(module), theta[: space.size])
+    assert all(torch.equal(dict(module.named_parameters())[n], p) for n, p in rest.items())
+    assert not space.values(module).requires_grad
+    assert all(p.requires_grad for p in module.parameters())
+
+
 def test_tied_weights_have_one_name():
     module, _ = CASES["tied"]()
     space = ParameterSpace.of(module)

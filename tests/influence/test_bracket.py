@@ -1,4 +1,4 @@
-"""Bounds: what holds whatever the steps, the dtype and the way to solve. After every step: test_forms."""
+"""Bounds: what holds whatever the steps, the dtype and the way to solve. After every step: test_theorem_forms."""
 
 import pytest
 import torch

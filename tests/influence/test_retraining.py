@@ -158,6 +158,16 @@ def test_stopped_early_is_told():
     assert found.gradient_norm > 1e-10
 
 
+def test_a_tolerance_below_rounding_is_given_up():
+    """Where neither the loss nor the gradient moves any more, a hundred further steps would tell nothing."""
+    o = logistic()
+    found = minimise(o, o.theta, S, tolerance=1e-30, max_iterations=100)
+    assert not found.converged
+    assert 1e-30 < found.gradient_norm < 1e-14
+    assert found.iterations < 40
+    assert_close(found.theta, minimise(o, o.theta, S).theta, rtol=1e-9, atol=1e-12)
+
+
 def test_everything_pinned():
     o = logistic()
     found = minimise(o, torch.randn_like(o.theta), torch.arange(7))

@@ -1,5 +1,7 @@
 """Symmetric problems of known spectrum."""
 
+import re
+
 import torch
 
 from infprune.curvature.algebra import Dense
@@ -19,6 +21,16 @@ def definite():
 
 def indefinite():
     return symmetric(torch.cat([-torch.logspace(-0.5, 0, 4), torch.logspace(-0.5, 1, SIZE - 4)]))
+
+
+def singular(rank=8):
+    """Positive semi-definite, with a null space of rounding."""
+    return symmetric(torch.cat([torch.zeros(SIZE - rank), torch.logspace(-1, 1, rank)]))
+
+
+def advised(message):
+    """The damping that a message asks for, and a little more, as "above" says."""
+    return 1.001 * float(re.search(r"damping above ([\d.e+-]*\d)", message).group(1))
 
 
 def solved(solver, H, b):

@@ -1,14 +1,15 @@
 """What all solvers promise, and what each does with matrices it was not made for."""
 
-import re
-
 import pytest
 import torch
-from spectra import SIZE, definite, indefinite, solved, symmetric
+from spectra import SIZE, advised, definite, indefinite, singular, solved, symmetric
 from torch.testing import assert_close
 
 from infprune.curvature.algebra import Damped, Dense
 from infprune.curvature.gate_fisher import GateFisher
+from infprune.curvature.kfac import ekfac, kfac
+from infprune.curvature.objective import Objective
+from infprune.curvature.space import ParameterSpace
 from infprune.errors import ConfigError, InputError
 from infprune.solvers import SOLVERS
 from infprune.solvers.contract import Outcome
@@ -85,7 +86,7 @@ def test_indefinite_curvature_is_told_with_its_cure(name):
     H, b = indefinite(), torch.randn(SIZE, dtype=torch.float64)
     found = solved(made(name), H, b)
     assert found.outcome is Outcome.INDEFINITE
-    damping = float(re.search(r"damping above ([\d.e+-]+\d)", found.message).group(1))
+    damping = advised(found.message)
     assert 1.0 < damping < 1.5  # the least eigenvalue is -1
     cured = made(name).init(Damped(Dense(H), damping)).solve(b)
     assert cured.converged
@@ -96,9 +97,13 @@ def test_indefinite_curvature_is_told_with_its_cure(name):
 
 @pytest.mark.parametrize("name", ["neumann", "lissa"])
 def test_a_series_of_indefinite_curvature_diverges(name):
-    found = solved(made(name), indefinite(), torch.randn(SIZE, dtype=torch.float64))
+    H, b = indefinite(), torch.randn(SIZE, dtype=torch.float64)
+    found = solved(made(name), H, b)
     assert found.outcome is Outcome.DIVERGED
-    assert "damping" in found.message
+    assert "negative eigenvalue; add a damping" in found.message
+    cured = made(name).init(Damped(Dense(H), 1.2)).solve(b)
+    assert cured.converged
+    assert_close(cured.value, torch.linalg.solve(H + 1.2 * torch.eye(SIZE).double(), b), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["cholesky", "ldl"])
@@ -107,7 +112,102 @@ def test_singular_curvature(name):
     H = torch.block_diag(torch.zeros(1, 1, dtype=H.dtype), H[1:, 1:])
     found = solved(made(name), H, torch.ones(SIZE, dtype=torch.float64))
     assert found.outcome is Outcome.SINGULAR
-    assert "damping" in found.message
+    assert 0 < advised(found.message) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["cholesky", "ldl", "cg"])
+@pytest.mark.parametrize("rank", [1, 8, SIZE - 1])
+def test_singular_curvature_is_told_with_its_cure(name, rank):
+    """Semi-definite to rounding, not indefinite; the damping that is named is one to solve with."""
+    H, b = singular(rank), torch.randn(SIZE, dtype=torch.float64)
+    found = solved(made(name), H, b)
+    assert found.outcome is Outcome.SINGULAR
+    damping, greatest = advised(found.message), float(torch.linalg.eigvalsh(H)[-1])
+    assert 1e-6 <= damping / greatest < 1e-5
+    cured = made(name).init(Damped(Dense(H), damping)).solve(b)
+    assert cured.converged
+    assert (H @ cured.value + damping * cured.value - b).norm() < 1e-5 * b.norm()
+
+
+@pytest.mark.parametrize("name", ["cg", "lsmr", "normal-cg"])
+def test_sides_in_the_range_of_singular_curvature(name):
+    """They have a solution of least norm, and columns that are done early stay there while others go on."""
+    H = singular()
+    values, Q = torch.linalg.eigh(H)
+    B = torch.stack([values[-1] * Q[:, -1], H @ torch.randn(SIZE, dtype=torch.float64)], dim=1)
+    found = solved(made(name), H, B)
+    assert found.converged
+    assert_close(found.value, torch.linalg.pinv(H, rtol=1e-10) @ B, rtol=1e-4, atol=1e-5)
+    assert_close(found.value[:, 0], Q[:, -1], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["lsmr", "normal-cg"])
+def test_sides_outside_the_range_of_singular_curvature(name):
+    """The least-squares solution of least norm, and a residual that tells what is left."""
+    H, b = singular(), torch.randn(SIZE, dtype=torch.float64)
+    found, truth = solved(made(name), H, b), torch.linalg.pinv(H, rtol=1e-10) @ b
+    assert found.converged
+    assert_close(found.value, truth, rtol=1e-4, atol=1e-5)
+    if name == "normal-cg":
+        assert found.residual == pytest.approx(float((H @ truth - b).norm() / b.norm()), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["neumann", "lissa"])
+def test_a_series_outside_the_range_does_not_converge(name):
+    found = solved(made(name), singular(), torch.randn(SIZE, dtype=torch.float64))
+    assert found.outcome is Outcome.STOPPED
+    assert found.residual > 0.1
+
+
+@pytest.mark.parametrize("name", ["cg", "neumann"])
+@pytest.mark.parametrize("rtol", [1e-2, 1e-5])
+def test_the_tolerance_is_met_and_not_by_far(name, rtol):
+    H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
+    found = solved(made(name, rtol=rtol), H, b)
+    assert found.converged
+    assert 1e-3 * rtol < found.residual <= rtol * (1 + 1e-6)
+    stopped = solved(made(name, rtol=rtol, max_iterations=found.iterations - 1), H, b)
+    assert (stopped.outcome, stopped.iterations) == (Outcome.STOPPED, found.iterations - 1)  # one too few is too few
+    assert stopped.residual > rtol
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_operators_of_float32(name):
+    """To what rounding allows; the value has the operator's dtype, or that of the factorisation."""
+    H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
+    loose = {"cg": {"rtol": 1e-6}, "lsmr": {"rtol": 1e-6}, "neumann": {"rtol": 1e-5}, "normal-cg": {"rtol": 1e-5}}
+    found = made(name, **loose.get(name, {"rtol": 1e-3} if name == "lissa" else {})).init(Dense(H.float())).solve(b)
+    assert found.converged, found
+    assert found.value.dtype == (torch.float64 if name in ("cholesky", "ldl") else torch.float32)
+    assert_close(found.value.double(), torch.linalg.solve(H, b), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["neumann", "lissa"])
+def test_a_series_sees_the_one_great_eigenvalue_among_many(name):
+    """A random start holds little of it, and power iteration seems to stand still before it is found."""
+
+    class Spiked(Dense):
+        def __init__(self, size):
+            super().__init__(torch.ones(size, 1, dtype=torch.float64))
+            self.matrix[0] = 5.0
+            self.shape = (size, size)
+
+        def matmat(self, V):
+            return self.matrix * V
+
+    operator = Spiked(1_000_000)
+    settings = {"terms": 60, "rtol": 1e-3} if name == "lissa" else {"rtol": 1e-6}
+    prepared = SOLVERS[name](**settings).init(operator)
+    assert 5.0 <= prepared.scale < 5.5
+    found = prepared.solve(torch.ones(1_000_000, dtype=torch.float64))
+    assert found.converged
+    assert_close(found.value, 1 / operator.matrix[:, 0], rtol=1e-3, atol=1e-3)
+
+
+def test_a_series_that_overflows():
+    found = solved(LiSSA(terms=20_000), indefinite(), torch.randn(SIZE, dtype=torch.float64))
+    assert (found.outcome, found.residual) == (Outcome.DIVERGED, float("inf"))
+    assert "negative eigenvalue" in found.message
 
 
 @pytest.mark.parametrize("name", ["cg", "lsmr", "neumann", "normal-cg"])
@@ -142,8 +242,9 @@ def test_the_neumann_series_is_the_printed_one_scaled():
     term, total = b / prepared.scale, torch.zeros_like(b)
     for _ in range(4):
         total, term = total + term, term - H @ term / prepared.scale
-    one_more = total + term  # five terms: the loop adds one before it looks
-    assert_close(prepared.solve(b).value, one_more)
+    found = prepared.solve(b)
+    assert_close(found.value, total)
+    assert found.residual == pytest.approx(float((H @ total - b).norm() / b.norm()))
 
 
 def test_lissa_samples_the_parts():
@@ -176,6 +277,13 @@ def test_the_square_with_its_damping():
     assert found.residual > 0.01
 
 
+def test_a_square_without_an_inverse():
+    """Below what rounding allows in the null space, the iteration says so."""
+    found = solved(NormalCG(damping=0.0, rtol=1e-17), singular(), torch.randn(SIZE, dtype=torch.float64))
+    assert found.outcome is Outcome.SINGULAR
+    assert "H^2 has no inverse to rounding; raise its damping" in found.message
+
+
 @pytest.mark.parametrize("samples", [5, 40])
 def test_closed_forms(samples):
     Z, b = torch.randn(samples, SIZE, dtype=torch.float64), torch.randn(SIZE, dtype=torch.float64)
@@ -183,6 +291,28 @@ def test_closed_forms(samples):
     assert found.converged
     H = Z.T @ Z / samples + 0.2 * torch.eye(SIZE, dtype=Z.dtype)
     assert_close(found.value, torch.linalg.solve(H, b))
+
+
+def test_closed_forms_of_singular_curvature():
+    found = ClosedForm(1e-30).init(GateFisher(torch.randn(5, SIZE, dtype=torch.float64)))
+    found = found.solve(torch.randn(SIZE, dtype=torch.float64))
+    assert found.outcome is Outcome.SINGULAR
+    assert "raise the damping from 1e-30" in found.message
+    assert found.residual > 1e-6
+
+
+@pytest.mark.parametrize("make", [kfac, ekfac])
+def test_closed_forms_of_kronecker_products(make):
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2)).double().eval()
+    x, y = torch.randn(9, 4, dtype=torch.float64), torch.arange(9) % 2
+    operator = make(Objective(net, ParameterSpace.of(net), [(x, y)]))
+    B, eye = torch.randn(len(operator.to_dense()), 2, dtype=torch.float64), torch.eye(23, dtype=torch.float64)
+    truth = torch.linalg.solve(operator.to_dense() + 0.2 * eye, B)
+    for found in (ClosedForm(0.2).init(operator).solve(B), ClosedForm(0.15).init(operator.damped(0.05)).solve(B)):
+        assert found.converged
+        assert_close(found.value, truth)
+    for name in ("cholesky", "cg", "lsmr"):
+        assert_close(made(name).init(operator.damped(0.2)).solve(B).value, truth, rtol=1e-6, atol=1e-6)
 
 
 def test_a_direct_solver_refuses_what_is_too_large():

@@ -1,6 +1,8 @@
+from itertools import pairwise
+
 import pytest
 import torch
-from spectra import SIZE, definite, indefinite, symmetric
+from spectra import SIZE, definite, indefinite, singular, symmetric
 
 from infprune.curvature.algebra import Damped, Dense
 from infprune.errors import InputError
@@ -38,6 +40,45 @@ def test_an_exhausted_space():
     vector = torch.linalg.eigh(H).eigenvectors[:, 0]
     own = lanczos(Dense(H), 8, start=vector)
     assert (own.low, own.high) == (pytest.approx(-3.0), pytest.approx(-3.0))
+
+
+def test_a_start_is_no_more_than_a_start():
+    """From any direction the estimate is at most its own quotient, and all steps find the whole spectrum."""
+    H = indefinite()
+    values, Q = torch.linalg.eigh(H)
+    start = Q[:, 0] + 0.3 * torch.randn(SIZE, dtype=torch.float64)
+    quotient = float(start @ H @ start / (start @ start))
+    lows = [lanczos(Dense(H), steps, start=start).low for steps in (1, 2, 5, SIZE)]
+    assert lows[0] == pytest.approx(quotient)
+    assert all(b <= a + 1e-12 for a, b in pairwise(lows))
+    assert lows[-1] == pytest.approx(float(values[0]), abs=1e-10)
+
+
+def test_estimates_and_errors_are_those_of_the_krylov_space():
+    """Ritz values of span(b, H b, H^2 b, H^3 b), and the lengths of their residuals H y - theta y."""
+    H, b = indefinite(), torch.randn(SIZE, dtype=torch.float64)
+    K = torch.linalg.qr(torch.stack([torch.linalg.matrix_power(H, k) @ b for k in range(4)], dim=1)).Q
+    values, vectors = torch.linalg.eigh(K.T @ H @ K)
+    Y = K @ vectors
+    errors = (H @ Y - Y * values).norm(dim=0)
+    found = lanczos(Dense(H), 4, start=b)
+    assert (found.low, found.high) == pytest.approx((float(values[0]), float(values[-1])), rel=1e-8)
+    assert (found.low_error, found.high_error) == pytest.approx((float(errors[0]), float(errors[-1])), rel=1e-6)
+
+
+def test_semi_definite_curvature_is_cured_by_next_to_nothing():
+    found = lanczos(Dense(singular()), 100)
+    assert abs(found.low) < 1e-13
+    assert found.high == pytest.approx(10.0)
+    assert 0 <= found.curing < 1e-9
+
+
+def test_more_steps_and_other_seeds():
+    H = definite()
+    errors = [lanczos(Dense(H), steps).low_error for steps in (3, 8, 14, SIZE)]
+    assert errors == sorted(errors, reverse=True)
+    assert lanczos(Dense(H), 5) == lanczos(Dense(H), 5)
+    assert lanczos(Dense(H), 5, seed=1) != lanczos(Dense(H), 5)
 
 
 def test_the_largest_eigenvalue_is_approached_from_below():
