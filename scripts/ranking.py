@@ -1,20 +1,17 @@
 """Which score ranks channels as retraining does: every channel of a small network removed, and all the rest retrained.
 
-    python scripts/ranking.py two-layers data.root=PATH
-    python scripts/ranking.py one-layer data.root=PATH
+    python scripts/ranking.py data.root=PATH
 
-MNIST at half its size, float64, GELU (L-BFGS stops at the kinks of ReLU). two-layers: convolutions of 16 and 24
-channels and a linear layer, 1,000 training images, squared penalty 1e-3. one-layer: a convolution of 40 channels and a
-linear layer on its averages, 4,000 images, penalty 1e-4. The network is trained by L-BFGS to a gradient of 1e-5; then
-the weights that read a channel are pinned at zero, and everything else is trained on from there to the same gradient.
-The truth is the change of the regularised training loss. Spearman's correlation of each criterion with it, over all
-channels and within each layer. Writes docs/results/ranking-NAME.md and .json; an interrupted run goes on where it was.
+Two strided convolutions (16 and 24 channels) and a linear layer on MNIST at half its size, 1,000 training images,
+float64, GELU (L-BFGS stops at the kinks of ReLU), squared penalty 1e-3. The network is trained by L-BFGS to a gradient
+of 1e-5; then the weights that read a channel are pinned at zero, and everything else is trained on from there to the
+same gradient. The truth is the change of the regularised training loss. Spearman's correlation of each criterion with
+it, over all channels and within each layer. Writes docs/results/ranking.md and ranking.json; an interrupted run goes on
+where it was.
 """
 
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +42,11 @@ from infprune.scores.measure import collect, needs_of, score
 from infprune.solvers.cg import ConjugateGradients, jacobi
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-TOLERANCE, EVALUATIONS = 1e-5, 6000
+RIDGE, SAMPLES, TOLERANCE, EVALUATIONS = 1e-3, 1000, 1e-5, 6000
 
 
-@dataclass(frozen=True)
-class Ruler:
-    """A network, its number of training images and its squared penalty."""
-
-    name: str
-    make: Callable[[], nn.Module]
-    samples: int
-    penalty: float
-
-
-def two_layers() -> nn.Module:
+def network() -> nn.Module:
+    torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, stride=2, padding=1),
         nn.GELU(),
@@ -67,19 +55,7 @@ def two_layers() -> nn.Module:
         nn.AdaptiveAvgPool2d(2),
         nn.Flatten(),
         nn.Linear(96, 10),
-    )
-
-
-def one_layer() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 40, 5, stride=3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 10)
-    )
-
-
-RULERS = {
-    "two-layers": Ruler("two-layers", two_layers, 1000, 1e-3),
-    "one-layer": Ruler("one-layer", one_layer, 4000, 1e-4),
-}
+    ).double()
 
 
 def minimised(objective: Objective, start: Tensor, pinned: Tensor | None = None) -> tuple[Tensor, float, float]:
@@ -118,12 +94,12 @@ def ranked(net: nn.Module, coupling: Coupling, objective: Objective, groups: lis
         values = score(name, ScoringInputs(net, layers, statistics, None, 0)).values
         found[name] = torch.cat([values[layer.name] for layer in layers]).tolist()
     theta = objective.theta
-    whole = Quadratic(regularised("ggn", objective), theta, ConjugateGradients(1e-4, 500), objective.ridge)
+    whole = Quadratic(regularised("ggn", objective), theta, ConjugateGradients(1e-4, 500), RIDGE)
     found["single removal, whole GGN, exact block"] = [block(whole, g.positions).change for g in groups]
     found["single removal, whole GGN, as printed"] = [printed(whole, g.positions).change for g in groups]
     for name, make in (("KFAC", kfac), ("EKFAC", ekfac)):
-        operator = make(objective).damped(objective.ridge)
-        layered = Quadratic(operator, theta, ConjugateGradients(1e-6, 500, jacobi), objective.ridge)
+        operator = make(objective).damped(RIDGE)
+        layered = Quadratic(operator, theta, ConjugateGradients(1e-6, 500, jacobi), RIDGE)
         found[f"single removal, {name}, exact block"] = [block(layered, g.positions).change for g in groups]
     hessian = Quadratic(Damped(regularised("hessian", objective), 0.0), theta, ConjugateGradients(1e-4, 500))
     solved = [block(hessian, g.positions) for g in groups]
@@ -133,18 +109,14 @@ def ranked(net: nn.Module, coupling: Coupling, objective: Objective, groups: lis
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] not in RULERS:
-        sys.exit(f"expected one of {', '.join(RULERS)}, then data.root=PATH")
-    ruler = RULERS[sys.argv[1]]
-    settings = config.load("mnist-alexnet5", ["model.checkpoint=random", *sys.argv[2:]])
+    settings = config.load("mnist-alexnet5", ["model.checkpoint=random", *sys.argv[1:]])
     session = open_session(settings, "ranking")
     train = session.splits.train
-    xs, ys = zip(*[train[i] for i in range(ruler.samples)], strict=True)
+    xs, ys = zip(*[train[i] for i in range(SAMPLES)], strict=True)
     x, y = F.avg_pool2d(torch.stack(xs).double(), 2), torch.tensor(ys)
-    torch.manual_seed(0)
-    net = ruler.make().double().eval()
-    objective = Objective(net, ParameterSpace.of(net), [(x, y)], ridge=ruler.penalty)
-    store = Store(session.folder / f"{ruler.name}.json", f"{ruler.samples} {ruler.penalty} {TOLERANCE}", resume=True)
+    net = network().eval()
+    objective = Objective(net, ParameterSpace.of(net), [(x, y)], ridge=RIDGE)
+    store = Store(session.folder / "ranking-measurements.json", f"{SAMPLES} {RIDGE} {TOLERANCE}", resume=True)
     if store.get("dense") is None:
         theta, value, norm = minimised(objective, objective.theta)
         store.put("dense", {"theta": theta.tolist(), "value": value, "norm": norm})
@@ -159,11 +131,11 @@ def main() -> None:
             store.put(group.name, {"change": value - dense["value"], "norm": norm})
             print(f"{group.name}: {value - dense['value']:.3e}, gradient {norm:.1e}", flush=True)
     truth = [store.get(group.name) for group in groups]
-    write(ruler, ranked(net, coupling, objective, groups), truth, [g.name for g in groups], dense)
+    write(ranked(net, coupling, objective, groups), truth, [g.name for g in groups], dense)
 
 
 def write(
-    ruler: Ruler, found: dict[str, list[float]], truth: list[dict[str, float]], names: list[str], dense: dict[str, Any]
+    found: dict[str, list[float]], truth: list[dict[str, float]], names: list[str], dense: dict[str, Any]
 ) -> None:
     actual = [t["change"] for t in truth]
     layers = sorted({name.rpartition("[")[0] for name in names})
@@ -179,10 +151,9 @@ def write(
     lines = [
         "# Which score ranks channels as retraining does",
         "",
-        f"`python scripts/ranking.py {ruler.name} data.root=PATH`: Spearman's correlation with the change",
-        f"of the regularised training loss once one of {len(names)} channels has gone and all else was retrained",
-        f"({ruler.samples} MNIST images of 14 x 14, penalty {ruler.penalty}; one network, one seed). Loss of",
-        f"the dense network {dense['value']:.4f} nats with its penalty.",
+        "`python scripts/ranking.py data.root=PATH`: Spearman's correlation with the change of the regularised",
+        f"training loss once a channel has gone and all other weights were retrained ({len(names)} channels of two",
+        f"convolutions and a linear layer, {SAMPLES} MNIST images of 14 x 14, penalty {RIDGE}; one network, one seed).",
         f"Gradient norm of the dense network {dense['norm']:.0e}, of the retrained ones at most",
         f"{max(t['norm'] for t in truth):.0e}.",
         f"Loss changes from {min(actual):.1e} to {max(actual):.1e} nats.",
@@ -193,9 +164,9 @@ def write(
     lines += [
         f"| {r['criterion']} | {r['all']:.3f} | " + " | ".join(f"{r[n]:.3f}" for n in layers) + " |" for r in rows
     ]
-    atomic_write(RESULTS / f"ranking-{ruler.name}.md", "\n".join(lines) + "\n")
+    atomic_write(RESULTS / "ranking.md", "\n".join(lines) + "\n")
     content = {"channels": names, "change": actual, "gradient": [t["norm"] for t in truth], "scores": found}
-    atomic_write(RESULTS / f"ranking-{ruler.name}.json", json.dumps(content, indent=1))
+    atomic_write(RESULTS / "ranking.json", json.dumps(content, indent=1))
     print("\n".join(lines))
 
 
