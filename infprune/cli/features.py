@@ -1,7 +1,5 @@
 """`infprune features`."""
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from infprune.cli.options import (
@@ -14,7 +12,7 @@ from infprune.cli.options import (
     ThreadsOption,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute
+from infprune.cli.running import RichProgress, execute, recorded
 
 
 def features(
@@ -35,7 +33,6 @@ def features(
 
     def work(progress: RichProgress) -> Any:
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
-        from infprune.files import atomic_write  # noqa: PLC0415
         from infprune.pipeline import features as pipeline  # noqa: PLC0415
         from infprune.report.as_json import to_json  # noqa: PLC0415
         from infprune.report.influence_figures import features_png  # noqa: PLC0415
@@ -43,16 +40,14 @@ def features(
 
         words = overridden(overrides, run__device=device, run__seed=seed, run__threads=threads)
         result = pipeline.run(configuration.load(config, words), progress)
-        folder = Path(result.run_dir)
-        result = replace(result, files=[str(folder / f"features.{kind}") for kind in ("json", "csv", "png")])
-        contents: tuple[str | bytes, ...] = (
-            to_json(result),
-            features_csv(result),
-            features_png([result], [f"{result.model} on {result.data}"]),
+        return recorded(
+            result,
+            {
+                "features.json": to_json,
+                "features.csv": features_csv,
+                "features.png": lambda r: features_png([r], [f"{r.model} on {r.data}"]),
+            },
         )
-        for file, content in zip(result.files, contents, strict=True):
-            atomic_write(file, content)
-        return result
 
     def show(result: Any, console: Any) -> None:
         from infprune.report.influence_tables import show_features  # noqa: PLC0415

@@ -1,7 +1,5 @@
 """`infprune layers`."""
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from infprune.cli.options import (
@@ -14,7 +12,7 @@ from infprune.cli.options import (
     ThreadsOption,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute
+from infprune.cli.running import RichProgress, execute, recorded
 
 
 def layers(
@@ -35,7 +33,6 @@ def layers(
 
     def work(progress: RichProgress) -> Any:
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
-        from infprune.files import atomic_write  # noqa: PLC0415
         from infprune.pipeline import layers as pipeline  # noqa: PLC0415
         from infprune.report.as_json import to_json  # noqa: PLC0415
         from infprune.report.influence_figures import layers_png  # noqa: PLC0415
@@ -43,12 +40,7 @@ def layers(
 
         words = overridden(overrides, run__device=device, run__seed=seed, run__threads=threads)
         result = pipeline.run(configuration.load(config, words), progress)
-        folder = Path(result.run_dir)
-        result = replace(result, files=[str(folder / f"layers.{kind}") for kind in ("json", "md", "png")])
-        contents: tuple[str | bytes, ...] = (to_json(result), layers_markdown(result), layers_png(result))
-        for file, content in zip(result.files, contents, strict=True):
-            atomic_write(file, content)
-        return result
+        return recorded(result, {"layers.json": to_json, "layers.md": layers_markdown, "layers.png": layers_png})
 
     def show(result: Any, console: Any) -> None:
         from infprune.report.influence_tables import show_layers  # noqa: PLC0415

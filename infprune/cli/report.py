@@ -1,7 +1,5 @@
 """`infprune report`."""
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +14,7 @@ from infprune.cli.options import (
     ThreadsOption,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute
+from infprune.cli.running import RichProgress, execute, recorded
 
 
 def report(
@@ -40,7 +38,6 @@ def report(
 
     def work(progress: RichProgress) -> Any:
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
-        from infprune.files import atomic_write  # noqa: PLC0415
         from infprune.pipeline import report as pipeline  # noqa: PLC0415
         from infprune.report.as_json import to_json  # noqa: PLC0415
         from infprune.report.figures import accuracy_png  # noqa: PLC0415
@@ -49,12 +46,7 @@ def report(
         words = overridden(overrides, run__device=device, run__seed=seed, run__threads=threads)
         grid = pipeline.grid(rates, criteria, seeds)
         result = pipeline.run(configuration.load(config, words), grid, progress, finetune=finetune, resume=resume)
-        folder = Path(result.run_dir)
-        result = replace(result, files=[str(folder / f"report.{kind}") for kind in ("json", "md", "png")])
-        atomic_write(folder / "report.json", to_json(result))
-        atomic_write(folder / "report.md", report_markdown(result))
-        atomic_write(folder / "report.png", accuracy_png(result))
-        return result
+        return recorded(result, {"report.json": to_json, "report.md": report_markdown, "report.png": accuracy_png})
 
     def show(result: Any, console: Any) -> None:
         from infprune.report.console import show_report  # noqa: PLC0415

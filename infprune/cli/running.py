@@ -2,8 +2,10 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -84,6 +86,18 @@ def execute(
         typer.echo(to_json(result))
     elif not quiet:
         show(result, Console())
+    return result
+
+
+def recorded(result: Any, renderers: Mapping[str, Callable[[Any], str | bytes]]) -> Any:
+    """Write the files of a result into its run folder, by name, once all are rendered; the result then lists them."""
+    from infprune.files import atomic_write  # noqa: PLC0415 - keeps --help fast
+
+    folder = Path(result.run_dir)
+    result = replace(result, files=[str(folder / name) for name in renderers])
+    contents = [render(result) for render in renderers.values()]
+    for file, content in zip(result.files, contents, strict=True):
+        atomic_write(file, content)
     return result
 
 

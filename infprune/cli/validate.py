@@ -1,7 +1,5 @@
 """`infprune validate`."""
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +14,7 @@ from infprune.cli.options import (
     ThreadsOption,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute
+from infprune.cli.running import RichProgress, execute, recorded
 
 
 def validate(
@@ -39,7 +37,6 @@ def validate(
 
     def work(progress: RichProgress) -> Any:
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
-        from infprune.files import atomic_write  # noqa: PLC0415
         from infprune.pipeline import validate as pipeline  # noqa: PLC0415
         from infprune.report.as_json import to_json  # noqa: PLC0415
         from infprune.report.influence_figures import loss_png, scatter_png  # noqa: PLC0415
@@ -47,14 +44,15 @@ def validate(
 
         words = overridden(overrides, retrain__groups=groups, run__device=device, run__seed=seed, run__threads=threads)
         made = pipeline.run(configuration.load(config, words), progress, resume=resume)
-        folder = Path(made.result.run_dir)
-        names = ("validate.json", "validate.md", "parameters.png", "loss.png")
-        result = replace(made.result, files=[str(folder / name) for name in names])
-        pictures = [draw(made.panels, result.rows) for draw in (scatter_png, loss_png)]
-        contents: list[str | bytes] = [to_json(result), validate_markdown(result), *pictures]
-        for file, content in zip(result.files, contents, strict=True):
-            atomic_write(file, content)
-        return result
+        return recorded(
+            made.result,
+            {
+                "validate.json": to_json,
+                "validate.md": validate_markdown,
+                "parameters.png": lambda r: scatter_png(made.panels, r.rows),
+                "loss.png": lambda r: loss_png(made.panels, r.rows),
+            },
+        )
 
     def show(result: Any, console: Any) -> None:
         from infprune.report.influence_tables import show_validate  # noqa: PLC0415

@@ -100,7 +100,7 @@ class Objective:
 
     @torch.enable_grad()
     def gradient(self, theta: Tensor) -> Tensor:
-        """Grad R(theta), `(P,)`."""
+        """The gradient of R at theta, `(P,)`."""
         leaf = theta.detach().requires_grad_()
         total, samples = torch.zeros_like(theta), 0
         for x, y in self.batches:
@@ -110,7 +110,7 @@ class Objective:
         return total / _some(samples) + self.ridge * theta
 
     def jacobians(self, theta: Tensor, x: Inputs) -> Tensor:
-        """D f(x_n) / d theta for each sample: `(N, K, P)`, by `torch.func.vmap`."""
+        """The derivative of each sample's outputs in theta: `(N, K, P)`, by `torch.func.vmap`."""
 
         def one(at: Tensor, *sample: Tensor) -> Tensor:
             return self.outputs(at, each(lambda t: t[None], sample if len(sample) > 1 else sample[0]))[0]
@@ -129,11 +129,11 @@ class Objective:
             yield self.on([batch])
 
 
-def differentiated(value: Tensor, leaf: Tensor, **kwargs: Any) -> Tensor:
+def differentiated(value: Tensor, leaf: Tensor) -> Tensor:
     """The gradient of a scalar in the flat parameters; zero where it does not depend on them."""
     if not value.requires_grad:
         return torch.zeros_like(leaf)
-    found = once_more(lambda: torch.autograd.grad(value, leaf, allow_unused=True, **kwargs)[0])
+    found = once_more(lambda: torch.autograd.grad(value, leaf, allow_unused=True)[0])
     return torch.zeros_like(leaf) if found is None else found
 
 

@@ -48,7 +48,7 @@ def run(settings: Config, progress: Progress) -> FeaturesResult:
             lens = through_weights(problem)
         with watch.stage("influence"):
             found = _of_weights(problem, lens, first, pixels, progress)
-    names = _names(session.splits.features, len(found), pixels)
+    names = _names(session.splits.features, len(found), pixels, x)
     order = torch.tensor(found).argsort(descending=True, stable=True)
     ranks = torch.empty_like(order).index_copy_(0, order, torch.arange(1, len(found) + 1))
     test = ((problem.fitting(x), y) for x, y in session.batches(session.splits.test))
@@ -90,12 +90,13 @@ def _map(x: Tensor) -> tuple[int, int] | None:
     return (x.shape[-2], x.shape[-1]) if x.dim() == 4 else None
 
 
-def _names(given: tuple[str, ...] | None, count: int, pixels: tuple[int, int] | None) -> list[str]:
+def _names(given: tuple[str, ...] | None, count: int, pixels: tuple[int, int] | None, x: Tensor) -> list[str]:
     if given is not None and len(given) == count:
         return list(given)
     if pixels is not None:
         return [f"pixel ({i // pixels[1]}, {i % pixels[1]})" for i in range(count)]
-    return [f"feature {i}" for i in range(count)]
+    kind = "channel" if x.dim() > 2 and count == x.shape[1] else "feature"
+    return [f"{kind} {i}" for i in range(count)]
 
 
 def _gate_rows(problem: Problem, x: Tensor) -> Tensor:

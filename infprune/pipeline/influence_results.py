@@ -102,7 +102,7 @@ class InfluenceRow:
 
     `influence`: predicted change of the mean loss (nats) with all else adapting; `of_damping`: the part 1/2 (ridge +
     damping) |theta_S|^2 of its upper end that the diagonal alone makes. `low`, `high`: bounds on the quadratic, or
-    null. `frozen_loss`: measured change of the mean loss on the same samples with the group at zero and nothing
+    null. `frozen_loss`: measured change of the regularised loss on the same samples with the group at zero and nothing
     adapting, or null. `note`: why a value is not to be trusted, or null.
     """
 
@@ -118,7 +118,7 @@ class InfluenceRow:
 
 @dataclass(frozen=True)
 class LayersResult:
-    """Result of `infprune layers`; `left_out`: layers without a row, each with the reason."""
+    """Result of `infprune layers`; `loss`: the regularised one; `left_out`: layers without a row, with the reason."""
 
     model: str
     data: str

@@ -32,6 +32,7 @@ DENSE_PARAMETERS = 4096  # up to which `influence.solver=auto` makes the curvatu
 AUTO = 1e-4  # `damping: auto` without a ridge: this share of the curvature's largest eigenvalue
 SPECTRUM_STEPS = 20
 NEAR = 1e-3  # a Newton step relative to the weights, above which a vanishing gradient is no minimum
+SLACK = 1e-6  # relative: a change below zero by more is no rounding
 UNUSABLE = (Outcome.INDEFINITE, Outcome.SINGULAR, Outcome.DIVERGED)
 
 
@@ -64,7 +65,19 @@ class Lens:
         found = FORMS[form or self.described.form](self.quadratic, S.to(self.quadratic.theta.device))
         if found.outcome in UNUSABLE:
             raise ConfigError(f"the curvature is {found.outcome}: {found.message}")
+        if found.change < 0 and found.change < -SLACK * self._alone(S):
+            damping = max(0.0, -1.1 * (self.described.least_eigenvalue or 0.0))
+            raise ConfigError(
+                f"a group would cost {found.change:.3g} nats, but a minimum can only rise: the curvature is indefinite "
+                f"or the solve is far off; set influence.damping above {damping:.3g}, or use curvature ggn"
+            )
         return found
+
+    def _alone(self, S: Tensor) -> float:
+        """|1/2 theta_S^T H_SS theta_S|: the scale of a group's change."""
+        d = torch.zeros_like(self.quadratic.theta)
+        d[S] = self.quadratic.theta[S]
+        return abs(self.quadratic.energy(d))
 
 
 def open_problem(settings: Config, command: str, watch: Stopwatch, *, fit: bool = False) -> Problem:

@@ -184,7 +184,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _identity(problem: Problem) -> str:
-    content = problem.session.config.model_dump()
-    del content["run"]["dir"], content["run"]["output"], content["retrain"]["forms"], content["retrain"]["sizes"]
+    settings = problem.session.config.model_dump()
+    content = {key: settings[key] for key in ("model", "data", "influence")}
+    content |= {"groups": settings["retrain"]["groups"], "seed": settings["run"]["seed"]}
     content |= {"weights": digest(problem.module), "versions": [__version__, torch.__version__]}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,7 +1,6 @@
-"""Direct solves: Cholesky for positive definite curvature, LDL for any symmetric one, closed forms where there are."""
+"""Direct solves: Cholesky for positive definite curvature, LDL for any symmetric one."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,21 +60,6 @@ class LDL:
 
 
 @dataclass(frozen=True)
-class ClosedForm:
-    """The inverse that the operator itself knows (`inverse(damping)`: KFAC, EKFAC, gate Fisher).
-
-    `damping` is added to what the operator has.
-    """
-
-    damping: float
-
-    def init(self, operator: LinearOperator) -> Prepared:
-        """Ask for the inverse."""
-        known: Any = operator
-        return _Known(operator, known.inverse(self.damping), self.damping)
-
-
-@dataclass(frozen=True)
 class Factorised:
     """A positive definite matrix `(n, n)` with its Cholesky root."""
 
@@ -113,19 +97,6 @@ class Failed:
     def solve(self, rhs: Tensor) -> Solution:
         """No value."""
         return Solution(torch.full_like(rhs, torch.nan), self.outcome, 0, float("inf"), self.message)
-
-
-@dataclass(frozen=True)
-class _Known:
-    operator: LinearOperator
-    inverse: LinearOperator
-    damping: float
-
-    def solve(self, rhs: Tensor) -> Solution:
-        B = columns(rhs).to(self.operator.dtype)
-        X = self.inverse.matmat(B)
-        gap = (self.operator.matmat(X) + self.damping * X - B).norm(dim=0)
-        return _judged(X, gap, B, rhs, f"raise the damping from {self.damping:.3g}")
 
 
 def _solved(H: Tensor, X: Tensor, rhs: Tensor) -> Solution:

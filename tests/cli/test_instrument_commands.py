@@ -276,6 +276,15 @@ def test_an_indefinite_hessian_names_its_cure(infprune, nets):
     assert auto.json["curvature"]["damping"] >= -auto.json["curvature"]["least_eigenvalue"]
 
 
+@pytest.mark.parametrize("solver", ["ldl", "neumann"])
+def test_a_minimum_cannot_fall(infprune, nets, solver):
+    """On an indefinite Hessian these solvers find a saddle or stop short: no influence is shown."""
+    words = ["layers", *DIGITS, "influence.space=weights", "influence.curvature=hessian", "influence.damping=0.05"]
+    outcome = infprune(*words, f"influence.solver={solver}", "influence.max_iterations=50", "--quiet")
+    assert outcome.code == 2
+    assert "damping" in one_line(outcome)
+
+
 def test_weights_with_nan(infprune, tmp_path):
     tensors = load_file(SHIPPED["digits_resnet"])
     tensors["conv1.weight"] = torch.full_like(tensors["conv1.weight"], float("nan"))
