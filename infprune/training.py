@@ -25,7 +25,10 @@ from infprune.progress import Progress, Silent
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. `lr` is the peak; `warmup_epochs` and the schedule are followed step by step."""
+    """How to train. `lr` is the peak; `warmup_epochs` and the schedule are followed step by step.
+
+    A run of several parts has one schedule of `total` epochs (None: this part's), of which `begun` lie before this part.
+    """
 
     epochs: int
     optimizer: str = "sgd"
@@ -40,6 +43,8 @@ class Recipe:
     clip_norm: float | None = None
     augment: str = "none"
     precision: str = "float32"
+    begun: int = 0
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,39 @@ class Epoch:
     loss: float
     train_accuracy: float
     validation_accuracy: float
+
+
+class Plugin:
+    """Takes part in training, besides the network. This one does nothing; subclasses override what they need."""
+
+    def logits(self, module: nn.Module, x: Inputs) -> Tensor:
+        """Run the network on a training batch."""
+        return logits(module, x)
+
+    def penalty(self) -> Tensor | None:
+        """What is added to the loss of the batch that `logits` saw last; None: nothing."""
+        return None
+
+    def observe(self, module: nn.Module) -> None:
+        """See the gradients of a batch, before the optimizer uses them; may change them."""
+
+    def step(self, done: float) -> None:
+        """End a step; `done` is the share of all steps that are behind."""
+
+    def view(self, module: nn.Module) -> nn.Module:
+        """The network to be judged after an epoch."""
+        return module
+
+    def note(self) -> str:
+        """A few words for the progress bar."""
+        return ""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that changes, for a checkpoint: tensors, numbers, strings, and lists and dicts of them."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from `state`; KeyError, ValueError or RuntimeError if it belongs to another run."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +105,7 @@ class _State:
     module: nn.Module
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
+    plugin: Plugin
     history: list[Epoch] = field(default_factory=list)
 
 
@@ -80,6 +119,7 @@ def train(
     origin: str = "",
     augment: Callable[[Inputs], Inputs] = lambda x: x,
     auxiliary: Sequence[nn.Module] = (),
+    plugin: Plugin | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     progress: Progress = Silent(),  # noqa: B008 - stateless
@@ -100,6 +140,7 @@ def train(
         origin: what the run starts from besides the weights, e.g. the data; a checkpoint of another origin is refused.
         augment: changes a batch of inputs.
         auxiliary: modules to pass by, because only train mode calls them and a cut has left them behind.
+        plugin: takes part in every step, and is saved and restored with the network.
         checkpoint: written after every epoch, atomically; None for none.
         resume: continue from `checkpoint` if it exists.
         progress: told every step.
@@ -109,16 +150,17 @@ def train(
         InputError: the loss is not finite, or the checkpoint is unreadable.
     """
     origin = f"{digest(module)} {origin}"
-    state = _start(module, recipe)
+    state = _start(module, recipe, plugin or Plugin())
     if resume and checkpoint is not None and checkpoint.exists():
         _restore(state, recipe, seed, origin, checkpoint)
     steps = math.ceil(len(data) / recipe.batch_size)
-    for epoch in range(len(state.history), recipe.epochs):
+    total = recipe.total or recipe.epochs
+    for epoch in range(recipe.begun + len(state.history), recipe.begun + recipe.epochs):
         torch.manual_seed(_mix(seed, epoch))
         loader = batches(data, recipe.batch_size, shuffle_seed=_mix(seed, epoch), device=_device(module))
-        with progress.bar(f"epoch {epoch + 1}/{recipe.epochs}", steps) as bar, passing_by(auxiliary):
+        with progress.bar(f"epoch {epoch + 1}/{total}", steps) as bar, passing_by(auxiliary):
             loss, accuracy = _epoch(state, loader, recipe, epoch, steps, augment, bar.advance)
-        judged = evaluate(_result(state), validation)
+        judged = evaluate(state.plugin.view(_result(state)), validation)
         state.history.append(Epoch(epoch + 1, loss, accuracy, judged.accuracy))
         if checkpoint is not None:
             _save(state, recipe, seed, origin, checkpoint)
@@ -142,21 +184,24 @@ def _epoch(
         for group in state.optimizer.param_groups:
             group["lr"] = _lr(recipe, epoch + i / steps)
         with torch.autocast(y.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            z = logits(state.module, augment(x))
+            z = state.plugin.logits(state.module, augment(x))
             loss = F.cross_entropy(z, y, label_smoothing=recipe.label_smoothing)
         _step(state, loss, recipe)
+        state.plugin.step((epoch - recipe.begun + (i + 1) / steps) / recipe.epochs)
         total += float(loss.detach()) * len(y)
         right += int((z.argmax(1) == y).sum())
         seen += len(y)
         if not math.isfinite(total):
             raise InputError(f"the training loss became {total} in epoch {epoch + 1}; lower lr (now {recipe.lr})")
-        tell(f"loss {total / seen:.4f}  train accuracy {right / seen:.4f}")
+        tell(f"loss {total / seen:.4f}  train accuracy {right / seen:.4f}  {state.plugin.note()}".rstrip())
     return total / max(seen, 1), right / max(seen, 1)
 
 
 def _step(state: _State, loss: Tensor, recipe: Recipe) -> None:
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    penalty = state.plugin.penalty()
+    (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
+    state.plugin.observe(state.module)
     if recipe.clip_norm is not None:
         nn.utils.clip_grad_norm_(state.module.parameters(), recipe.clip_norm)
     state.optimizer.step()
@@ -170,11 +215,11 @@ def _lr(recipe: Recipe, epoch: float) -> float:
         return recipe.lr * (epoch + 1e-3) / recipe.warmup_epochs
     if recipe.schedule == "constant":
         return recipe.lr
-    done = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    done = (epoch - recipe.warmup_epochs) / max((recipe.total or recipe.epochs) - recipe.warmup_epochs, 1e-9)
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def _start(module: nn.Module, recipe: Recipe) -> _State:
+def _start(module: nn.Module, recipe: Recipe, plugin: Plugin) -> _State:
     parameters = [p for p in module.parameters() if p.requires_grad]
     if recipe.optimizer == "adamw":
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay)
@@ -186,7 +231,7 @@ def _start(module: nn.Module, recipe: Recipe) -> _State:
     if recipe.ema is not None:
         blend = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
         average = AveragedModel(module, multi_avg_fn=blend, use_buffers=True)
-    return _State(module, optimizer, average)
+    return _State(module, optimizer, average, plugin)
 
 
 def _result(state: _State) -> nn.Module:
@@ -208,6 +253,7 @@ def _save(state: _State, recipe: Recipe, seed: int, origin: str, path: Path) -> 
         "module": state.module.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "average": None if state.average is None else state.average.state_dict(),
+        "plugin": state.plugin.state(),
         "history": [asdict(epoch) for epoch in state.history],
     }
     buffer = io.BytesIO()
@@ -234,6 +280,7 @@ def _restore(state: _State, recipe: Recipe, seed: int, origin: str, path: Path) 
         state.optimizer.load_state_dict(content["optimizer"])
         if state.average is not None:
             state.average.load_state_dict(content["average"])
-    except (RuntimeError, ValueError) as error:
+        state.plugin.restore(content.get("plugin", {}))
+    except (KeyError, RuntimeError, ValueError) as error:
         raise ConfigError(f"cannot resume from {path}: it belongs to another network") from error
     state.history = history

@@ -13,6 +13,10 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. data.batch_size=64.")
 ]
 CriterionOption = Annotated[str | None, typer.Option(help="influence, theorem1, gate, inf-cp, taylor, ...")]
+MethodOption = Annotated[
+    str | None,
+    typer.Option(help="standard, or what learns the cut while fine-tuning: inf-cp, slimming (see section joint)."),
+]
 OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="The file to write.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]

@@ -10,6 +10,7 @@ from infprune.cli.options import (
     CriterionOption,
     DeviceOption,
     JsonOption,
+    MethodOption,
     OutputOption,
     Overrides,
     QuietOption,
@@ -39,6 +40,7 @@ def prune(
     scores: Annotated[str | None, typer.Option(help="A scores file to reuse.")] = None,
     compensate: Annotated[str | None, typer.Option(help="none, ls or ls+bn.")] = None,
     finetune: Annotated[bool | None, typer.Option("--finetune", help="Fine-tune after the cut.")] = None,
+    method: MethodOption = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Exit 5 below this test accuracy.")] = None,
     max_drop: Annotated[
         float | None,
@@ -55,6 +57,8 @@ def prune(
     """Score, cut, prove and correct a network; write the smaller one.
 
     Example: [bold]infprune prune --rate 0.5 --max-drop 0.01 -o pruned.safetensors[/bold]
+
+    Learned while fine-tuning: [bold]infprune prune --method inf-cp --rate 0.5 finetune.epochs=12[/bold]
     """
 
     def work(progress: RichProgress) -> Any:
@@ -76,6 +80,7 @@ def prune(
             prune__finetune=finetune,
             prune__min_accuracy=min_accuracy,
             prune__max_drop=max_drop,
+            finetune__method=method,
             score__criterion=criterion,
             score__file=scores,
             run__output=output,

@@ -242,6 +242,33 @@ class FinetuneConfig(TrainConfig):
 
     epochs: int = Field(default=2, ge=0, description="Passes over the training samples.")
     lr: float = Field(default=0.01, gt=0, description="The highest learning rate.")
+    method: Literal["standard", "inf-cp", "slimming"] = Field(
+        default="standard",
+        description="`inf-cp`, `slimming`: part of the epochs learn what to cut (`--method`; section `joint`).",
+    )
+
+
+class JointConfig(Section):
+    """Pruning that is learned while fine-tuning (`finetune.method`)."""
+
+    epochs: int | None = Field(
+        default=None, gt=0, description="Of `finetune.epochs`, those that learn what to cut; null: half, rounded up."
+    )
+    order: Literal["together", "layerwise"] = Field(
+        default="together", description="inf-cp: all layers at once, or one after the other."
+    )
+    apart: bool = Field(default=True, description="inf-cp: convolutions first, then fully connected layers.")
+    beta: float = Field(default=0.01, gt=0, description="inf-cp: beta_start of B = sigmoid(beta E).")
+    growth: float = Field(default=100.0, ge=1, description="inf-cp: what beta is multiplied by in the end, at least.")
+    lr: float = Field(default=0.01, gt=0, description="inf-cp: learning rate of the micro-convolutions (Adam).")
+    decay: float = Field(default=0.95, ge=0, lt=1, description="inf-cp: memory of the influence, per mini-batch.")
+    target: Literal["code", "embedding"] = Field(
+        default="code", description="inf-cp: what equation 8 draws to T: `code` B, or `embedding` E as printed."
+    )
+    rescale: bool = Field(
+        default=True, description="inf-cp: masks are B over its largest entry, so that training starts undisturbed."
+    )
+    l1: float = Field(default=1e-4, ge=0, description="slimming: weight of the L1 norm of batch-norm scales.")
 
 
 class InfluenceConfig(Section):
@@ -343,6 +370,9 @@ class Config(Section):
     )
     train: TrainConfig = Field(default=TrainConfig(), description="Training from the start.")
     finetune: FinetuneConfig = Field(default=FinetuneConfig(), description="Training after the cut.")
+    joint: JointConfig = Field(
+        default=JointConfig(), description="Pruning that is learned while fine-tuning (`finetune.method`)."
+    )
     influence: InfluenceConfig = Field(
         default=InfluenceConfig(), description="The curvature, and how it is solved with (validate, layers, features)."
     )

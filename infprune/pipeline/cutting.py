@@ -83,6 +83,21 @@ def cut(
         layers = tuple(layer for layer in layers if layer.name not in names)
 
 
+def carry_out(module: nn.Module, coupling: Coupling, plan: PruningPlan, inputs: Inputs) -> Cut:
+    """Cut and prove, on real and random inputs, a plan that is not to be changed.
+
+    Raises:
+        ArchitectureError: the proof does not hold; names the layers at fault.
+    """
+    kept = kept_positions(coupling, plan.masks)
+    small = resized(module, kept)
+    proof = prove(module, small, coupling, plan.masks, (inputs, forward.noise_like(inputs, seed=0)))
+    if not proof.holds:
+        told = "; ".join(f"{name or 'the joint cut'}: {reason}" for name, reason in proof.failed)
+        raise ArchitectureError(f"the cut that was learned is wrong, add these layers to prune.protect: {told}")
+    return Cut(small, plan, kept, proof, {})
+
+
 def _fast_enough(
     module: nn.Module,
     coupling: Coupling,

@@ -1,15 +1,19 @@
 """`infprune prune`: the story of the whole run."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from infprune import cost
 from infprune.artifacts import write_model
 from infprune.config import Config
+from infprune.errors import ConfigError
 from infprune.evaluation import evaluate
 from infprune.files import sha256
 from infprune.latency import compare
 from infprune.pipeline.bench import Bench, open_bench
+from infprune.pipeline.joint import learn, without_scores
 from infprune.pipeline.results import Accuracy, Change, PruneResult, Verified
 from infprune.pipeline.score import measured, rows
 from infprune.pipeline.search import largest_rate
@@ -28,6 +32,8 @@ def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneR
     watch = Stopwatch()
     bench = open_bench(settings, "prune", watch)
     session = bench.session
+    if settings.finetune.method != "standard":
+        return _jointly(bench, watch, progress, resume=resume)
     with watch.stage("score"):
         scores = measured(bench, progress)
     with watch.stage("evaluate"):
@@ -42,14 +48,34 @@ def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneR
     checkpoint = session.folder / "finetune.ckpt"
     order = Order(bench.budget, settings.run.seed, settings.prune.finetune, checkpoint, resume)
     made = shrink(bench, scores, dense_accuracy, order, watch, progress)
+    return replace(_finished(bench, made, scores, watch), search=search)
+
+
+def _jointly(bench: Bench, watch: Stopwatch, progress: Progress, *, resume: bool) -> PruneResult:
+    """What to cut is learned while fine-tuning; no scores, no compensation."""
+    if _searches(bench.session.config):
+        raise ConfigError("prune.max_drop: only scores can search the rate; name a budget, e.g. prune.rate=0.5")
+    bench = without_scores(bench)
+    with watch.stage("evaluate"):
+        dense_accuracy = evaluate(bench.dense, bench.test).accuracy
+    learned = learn(bench, dense_accuracy, watch, progress, resume=resume)
+    result = _finished(bench, learned.shrunk, learned.scores, watch, learned.whole)
+    return replace(result, joint=learned.trace)
+
+
+def _finished(
+    bench: Bench, made: Shrunk, scores: ChannelScores, watch: Stopwatch, whole: Mapping[str, str] = MappingProxyType({})
+) -> PruneResult:
+    """Write the network, time it, and tell."""
+    session = bench.session
     with watch.stage("write"):
-        path = Path(settings.run.output or session.folder / "pruned.safetensors")
+        path = Path(session.config.run.output or session.folder / "pruned.safetensors")
         _write(path, bench, made, scores)
         session.record()
     with watch.stage("latency"):
         timed = compare(bench.dense, made.module, session.example(1), range(ROUNDS))
         latency = Change(timed.dense.median, timed.pruned.median)
-    return replace(_result(bench, made, scores, latency, path, watch), search=search)
+    return _result(bench, made, scores, latency, path, watch, whole)
 
 
 def _searches(settings: Config) -> bool:
@@ -65,7 +91,13 @@ def _at_rate(bench: Bench, rate: float) -> Bench:
 
 
 def _result(
-    bench: Bench, made: Shrunk, scores: ChannelScores, latency: Change, path: Path, watch: Stopwatch
+    bench: Bench,
+    made: Shrunk,
+    scores: ChannelScores,
+    latency: Change,
+    path: Path,
+    watch: Stopwatch,
+    whole: Mapping[str, str],
 ) -> PruneResult:
     session, prune, plan = bench.session, bench.session.config.prune, made.cut.plan
     before, after = cost.count(bench.coupling), cost.count(bench.coupling, plan.kept)
@@ -88,7 +120,7 @@ def _result(
             [f"{name}: {reason}" for name, reason in made.cut.frozen.items()],
             _inexact(bench, plan),
         ),
-        layers=rows(bench.coupling, scores, plan, made.cut.frozen),
+        layers=rows(bench.coupling, scores, plan, {**made.cut.frozen, **whole}),
         missed=_missed(bench.session.config, made.accuracy),
         seconds=watch.seconds,
         artifact=str(path),

@@ -93,6 +93,22 @@ class Search:
 
 
 @dataclass(frozen=True)
+class JointTrace:
+    """How the cut was learned while fine-tuning.
+
+    `epochs`: of which the first `learning` had masks or penalties. `handover`: largest relative difference of the
+    outputs just before and after surgery; null where the method does not prepare it. `masks`: moments of the training,
+    see `infprune.joint.inf_cp.Record`.
+    """
+
+    method: str
+    learning: int
+    epochs: list[dict[str, Any]]
+    handover: float | None
+    masks: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class PruneResult:
     """Result of `infprune prune`."""
 
@@ -116,6 +132,7 @@ class PruneResult:
     artifact: str
     run_dir: str
     search: Search | None = None
+    joint: JointTrace | None = None
     schema_version: int = SCHEMA
     command: str = "prune"
 
@@ -131,6 +148,7 @@ class TrainResult:
     epochs: list[dict[str, Any]]
     seconds: dict[str, float]
     artifact: str
+    joint: JointTrace | None = None
     schema_version: int = SCHEMA
 
 

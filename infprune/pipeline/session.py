@@ -75,7 +75,7 @@ class Session:
 
     def recipe(self, section: str) -> Recipe:
         """The recipe of the `train` or `finetune` section."""
-        values = getattr(self.config, section).model_dump()
+        values = getattr(self.config, section).model_dump(exclude={"method"})
         values["batch_size"] = values["batch_size"] or self.config.data.batch_size
         return Recipe(**values, augment=self.config.data.augment, precision=self.config.run.precision)
 
