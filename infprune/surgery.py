@@ -47,6 +47,16 @@ def kept_positions(coupling: Coupling, masks: Masks) -> Kept:
     return kept
 
 
+def composed(first: Kept, then: Kept) -> Kept:
+    """What stays, in positions of the original network, after a cut of a network that `first` has made smaller."""
+    kept = {name: dict(dims) for name, dims in first.items()}
+    for name, dims in then.items():
+        for dim, positions in dims.items():
+            before = kept.setdefault(name, {}).get(dim)
+            kept[name][dim] = positions if before is None else before[positions]
+    return kept
+
+
 def resized(module: nn.Module, kept: Kept) -> nn.Module:
     """Copy `module` keeping only the given positions of its named tensors; module attributes follow.
 

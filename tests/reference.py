@@ -204,3 +204,39 @@ def drawn_labels(logits: Tensor, seed: int, sizes: Sequence[int] = (), draws: in
     drawn = [torch.stack([torch.multinomial(p, 1, generator=generator)[:, 0] for _ in range(draws)]) for p in batches]
     labels = torch.cat(drawn, dim=1)
     return labels if draws > 1 else labels[0]
+
+
+# --- INF-CP -----------------------------------------------------------------------------------------------------------
+
+
+def mask_gradients(module: nn.Module, x: Tensor, y: Tensor, name: str) -> Tensor:
+    """|dL/dM| of a mask M = 1 of the size of a weight (INF-CP eq. 5-7), L the mean cross-entropy: shape of the weight."""
+    weight = dict(module.named_parameters())[name].detach()
+    mask = torch.ones_like(weight, requires_grad=True)
+    loss = F.cross_entropy(functional_call(module, {name: mask * weight}, (x,)), y)
+    return torch.autograd.grad(loss, mask)[0].abs()
+
+
+def micro_convolution(influence: Tensor, kernel: Tensor) -> Tensor:
+    """E_l: a convolution over the influences of each filter `(C, p, h, w)`, in units of the layer's mean: `(C,)`."""
+    relative = influence / influence.mean()
+    return F.conv2d(relative, kernel[None] / kernel.numel())[:, 0, 0, 0]
+
+
+def gated(module: nn.Module, x: Tensor, gates: Mapping[str, tuple[int, Tensor]]) -> Tensor:
+    """Logits with channels multiplied where modules read them: module -> (groups, factor of each input of a group)."""
+    handles = []
+    for name, (groups, factor) in gates.items():
+        owner = module.get_submodule(name)
+
+        def multiply(owner: nn.Module, args: tuple[Tensor], factor: Tensor = factor.repeat(groups)) -> tuple[Tensor]:
+            if isinstance(owner, nn.Linear):
+                return (args[0] * factor,)
+            return (args[0] * factor.view(-1, *[1] * (args[0].dim() - 2)),)
+
+        handles.append(owner.register_forward_pre_hook(multiply))
+    try:
+        return module(x)
+    finally:
+        for handle in handles:
+            handle.remove()

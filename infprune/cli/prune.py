@@ -93,6 +93,10 @@ def prune(
         folder = Path(result.run_dir)
         atomic_write(folder / "result.json", to_json(result))
         atomic_write(folder / "result.md", prune_markdown(result))
+        if result.joint is not None and result.joint.masks:
+            from infprune.report.joint_figure import joint_png  # noqa: PLC0415 - slow to import
+
+            atomic_write(folder / "joint.png", joint_png(result.joint))
         return result
 
     def show(result: Any, console: Any) -> None:

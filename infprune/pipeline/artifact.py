@@ -36,6 +36,18 @@ def settings_for(
     return config.Config.model_validate(content)
 
 
+def require_budget(overrides: Sequence[str], method: str) -> None:
+    """Refuse to prune a file on by the budget that made it.
+
+    Raises:
+        ConfigError: no override names a budget.
+    """
+    if not any(word.startswith(tuple(f"prune.{kind}=" for kind in config.PruneConfig.one_of)) for word in overrides):
+        raise ConfigError(
+            f"--method {method} cuts further while fine-tuning: say how far, e.g. --rate 0.3 (of the channels left)"
+        )
+
+
 def open_artifact(path: Path, session: Session) -> Loaded:
     """Rebuild the network on the session's device and check that it fits the data."""
     loaded = load(path, factory=session.config.model.factory, device=session.device)
@@ -44,11 +56,12 @@ def open_artifact(path: Path, session: Session) -> Loaded:
 
 
 def _stored(path: Path, manifest: Manifest, overrides: Sequence[str], *, data: bool) -> config.Config:
-    """The configuration inside a file, under the overrides; without factories, places to write and downloads."""
+    """The configuration inside a file, under the overrides; without factories, places to write, downloads, method."""
     content = _without_nulls(manifest)
     content.pop("model", None)
     factory = content.get("data", {}).pop("factory", None)
     content.get("data", {}).pop("download", None)
+    content.get("finetune", {}).pop("method", None)  # how this file was made is not how it is to be trained on
     content["run"] = {key: value for key, value in content.get("run", {}).items() if key in ("seed", "precision")}
     try:
         config.assemble(str(path), copy.deepcopy(content), ())

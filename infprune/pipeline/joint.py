@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from torch import Tensor, nn
 
 from infprune import selection
+from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer
 from infprune.curvature.products import filters
 from infprune.errors import BudgetError, ConfigError
@@ -38,8 +39,13 @@ class Learned:
 
 
 def without_scores(bench: Bench) -> Bench:
-    """Settings that mean something while weights move: bare ranking (CP section 2.4) for calibrated, no compensation."""
+    """Settings that mean something while weights move: bare ranking (CP section 2.4) for calibrated, no compensation.
+
+    Raises:
+        ConfigError: a budget or a number of epochs that the method cannot work with.
+    """
     config = bench.session.config
+    _check(config)
     scope = "global" if config.prune.scope == "calibrated" else config.prune.scope
     prune = config.prune.model_copy(update={"scope": scope, "compensate": "none"})
     return replace(bench, session=replace(bench.session, config=config.model_copy(update={"prune": prune})))
@@ -49,13 +55,10 @@ def learn(bench: Bench, dense_accuracy: float, watch: Stopwatch, progress: Progr
     """Train with the configured method, cut what it decided, train on.
 
     Raises:
-        ConfigError: a budget or a number of epochs that the method cannot work with.
         BudgetError: the floors of the layers that it can learn do not allow the budget.
     """
     settings = bench.session.config
-    method, epochs = settings.finetune.method, settings.finetune.epochs
-    learning = math.ceil(epochs / 2) if settings.joint.epochs is None else settings.joint.epochs
-    _check(bench, learning)
+    method, epochs, learning = settings.finetune.method, settings.finetune.epochs, _learning(settings)
     whole = {layer.name: reason for layer in bench.layers if (reason := _unlearnable(layer)) is not None}
     bench = replace(bench, layers=tuple(layer for layer in bench.layers if layer.name not in whole))
     if not bench.layers:
@@ -82,12 +85,17 @@ def learn(bench: Bench, dense_accuracy: float, watch: Stopwatch, progress: Progr
     return Learned(Shrunk(small, made, accuracy), scores, whole, trace)
 
 
-def _check(bench: Bench, learning: int) -> None:
-    settings = bench.session.config
-    if settings.finetune.epochs < learning or learning < 1:
+def _learning(settings: Config) -> int:
+    """Epochs that learn what to cut."""
+    half = math.ceil(settings.finetune.epochs / 2)
+    return half if settings.joint.epochs is None else settings.joint.epochs
+
+
+def _check(settings: Config) -> None:
+    epochs, learning = settings.finetune.epochs, _learning(settings)
+    if not 1 <= learning <= epochs:
         raise ConfigError(
-            f"joint.epochs: expected 1 to finetune.epochs ({settings.finetune.epochs}) epochs, got {learning}; "
-            "raise finetune.epochs"
+            f"joint.epochs: expected 1 to {epochs} (finetune.epochs), got {learning}; raise finetune.epochs"
         )
     if settings.prune.latency is not None:
         raise ConfigError(f"prune.latency: {settings.finetune.method} cannot learn it; use prune.macs")

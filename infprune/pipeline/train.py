@@ -3,17 +3,23 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from infprune import cost, selection
 from infprune.artifacts import write_model
 from infprune.config import Config
 from infprune.evaluation import evaluate
 from infprune.forward import uncalled
+from infprune.models.attention import Attention, explicit
 from infprune.pipeline.artifact import open_artifact
+from infprune.pipeline.bench import Bench
+from infprune.pipeline.joint import learn, without_scores
 from infprune.pipeline.results import Change, TrainResult
-from infprune.pipeline.session import Session, manifest, open_model, open_session, provenance
+from infprune.pipeline.session import Session, manifest, open_coupling, open_model, open_session, provenance
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
+from infprune.surgery import composed
 from infprune.training import Trained, train
 
 
@@ -36,8 +42,10 @@ def run(settings: Config, progress: Progress, *, resume: bool) -> TrainResult:
 
 
 def finetune(path: Path, settings: Config, progress: Progress, *, resume: bool) -> TrainResult:
-    """Fine-tune a pruned file and write the result beside the run."""
+    """Fine-tune a pruned file, and prune it on if the method does so; write the result beside the run."""
     watch = Stopwatch()
+    if settings.finetune.method != "standard":
+        return _prune_on(path, settings, watch, progress, resume=resume)
     with watch.stage("load"):
         session = open_session(settings, "finetune")
         loaded = open_artifact(path, session)
@@ -51,6 +59,54 @@ def finetune(path: Path, settings: Config, progress: Progress, *, resume: bool) 
     session.record()
     write_model(target, trained.module, old.model_copy(update={"metrics": metrics, **provenance(session)}))
     return _result("finetune", session, Change(before, after), trained, watch, target)
+
+
+def _prune_on(path: Path, settings: Config, watch: Stopwatch, progress: Progress, *, resume: bool) -> TrainResult:
+    """Learn a further cut of a pruned file while fine-tuning it; the budget is a share of what it has."""
+    with watch.stage("load"):
+        session = open_session(settings, "finetune")
+        loaded = open_artifact(path, session)
+        dense = explicit(loaded.module)
+    with watch.stage("coupling"):
+        coupling = open_coupling(dense, session)
+        layers = selection.prunable(coupling, settings.prune.protect)
+    bench = without_scores(Bench(session, dense, coupling, layers))
+    with watch.stage("evaluate"):
+        before = evaluate(dense, bench.test).accuracy
+    learned = learn(bench, before, watch, progress, resume=resume)
+    made, old = learned.shrunk, loaded.manifest
+    after = cost.count(coupling, made.cut.plan.kept)
+    first = {name: {d: torch.tensor(at) for d, at in dims.items()} for name, dims in old.kept.items()}
+    kept = composed(first, made.cut.kept)
+    metrics = {
+        "accuracy": asdict(made.accuracy),
+        "criterion": learned.scores.criterion,
+        "params": after.params,
+        "macs": after.macs,
+        "max_relative_error": made.cut.proof.max_relative_error,
+    }
+    described = old.model_copy(
+        update={
+            "kept": {n: {d: at.tolist() for d, at in dims.items()} for n, dims in kept.items()},
+            "plan": {**old.plan, **made.cut.plan.kept},
+            "metrics": metrics,
+            "explicit_attention": old.explicit_attention or any(isinstance(m, Attention) for m in dense.modules()),
+            **provenance(session),
+        }
+    )
+    target = Path(settings.run.output or session.folder / "finetuned.safetensors")
+    session.record()
+    write_model(target, made.module, described)
+    return TrainResult(
+        command="finetune",
+        model=session.model_name,
+        data=session.data_name,
+        accuracy=Change(before, made.accuracy.final),
+        epochs=learned.trace.epochs,
+        seconds=watch.seconds,
+        artifact=str(target),
+        joint=learned.trace,
+    )
 
 
 def _train(

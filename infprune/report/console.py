@@ -8,6 +8,7 @@ from infprune.latency import Quartiles
 from infprune.pipeline.results import (
     EvaluateResult,
     ExportResult,
+    JointTrace,
     LatencyRow,
     LayerRow,
     PruneResult,
@@ -49,6 +50,8 @@ def show_prune(result: PruneResult, console: Console) -> None:
     console.print(table)
     if result.search is not None:
         _search(result.search, console)
+    if result.joint is not None:
+        _joint(result.joint, console)
     a = result.accuracy
     later = (("after the cut", a.cut), ("compensated", a.compensated), ("fine-tuned", a.finetuned))
     stages_run = [f"dense {a.dense:.4f}", *(f"{name} {value:.4f}" for name, value in later if value is not None)]
@@ -82,6 +85,22 @@ def _search(search: Search, console: Console) -> None:
         console.print(f"Correlation of predicted and measured loss: {search.correlation:.3f}")
 
 
+def _joint(trace: JointTrace, console: Console) -> None:
+    """How the cut was learned: the last moment before surgery, layer by layer."""
+    last = trace.masks[-1]["layers"] if trace.masks else {}
+    if last:
+        table = Table(title=f"{trace.method}: masks after {trace.learning} of {len(trace.epochs)} epochs")
+        for column in ("layer", "removed", "lambda", "binarity"):
+            table.add_column(column, justify="left" if column == "layer" else "right")
+        for name, row in last.items():
+            table.add_row(escape(name), f"{row['removed']:.1%}", f"{row['lambda']:.2g}", f"{row['binarity']:.3f}")
+        console.print(table)
+    shown = ", ".join(f"{100 * e['validation_accuracy']:.2f}" for e in trace.epochs)
+    console.print(f"Validation accuracy by epoch (%): {shown}; cut after epoch {trace.learning}", soft_wrap=True)
+    if trace.handover is not None:
+        console.print(f"Surgery changed the outputs by {trace.handover:.1e} (relative)")
+
+
 def show_train(result: TrainResult, console: Console) -> None:
     """The epochs and the test accuracy of the last one."""
     console.print(f"[bold]{result.command}: {_named(result)}[/bold]")
@@ -92,6 +111,8 @@ def show_train(result: TrainResult, console: Console) -> None:
         values = (e["loss"], e["train_accuracy"], e["validation_accuracy"])
         table.add_row(str(e["epoch"]), *(f"{v:.4f}" for v in values))
     console.print(table)
+    if result.joint is not None:
+        _joint(result.joint, console)
     console.print(f"Test accuracy: {result.accuracy.before:.4f} → {result.accuracy.after:.4f} (last epoch)")
     console.print(
         f"Wrote [bold]{escape(result.artifact)}[/bold] in {sum(result.seconds.values()):.1f} s", soft_wrap=True
