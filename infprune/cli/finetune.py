@@ -29,7 +29,7 @@ def finetune(
     rate: Annotated[
         float | None, typer.Option(help="With --method: share of the channels that are left to remove.")
     ] = None,
-    macs: Annotated[float | None, typer.Option(help="With --method: MACs to keep, a share up to 1 or a number.")] = None,
+    macs: Annotated[float | None, typer.Option(help="With --method: MACs to keep, a share or a number.")] = None,
     output: OutputOption = None,
     device: DeviceOption = None,
     seed: SeedOption = None,

@@ -68,7 +68,10 @@ class Gates:
 
 
 def _named(module: nn.Module) -> dict[str, Tensor]:
-    return {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
 
 
 def _factor(t: Tensor, use: _Use, gate: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ def embedding(influence: Tensor, kernel: Tensor) -> Tensor:
         influence: |theta dL/dtheta| of each weight, `(C, n)`, non-negative.
         kernel: `(n,)`.
     """
-    tiny = torch.finfo(influence.dtype).tiny
-    return (influence / influence.mean().clamp_min(tiny) * kernel).mean(1)
+    unit = influence.sum().clamp_min(torch.finfo(influence.dtype).tiny) / len(influence)  # of an average channel
+    return influence @ kernel / unit
 
 
 def code(embedded: Tensor, beta: float) -> Tensor:

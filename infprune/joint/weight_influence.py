@@ -40,8 +40,8 @@ class WeightInfluence:
             channel = torch.stack([by_channel(products[s.tensor], s) for s in slices]).sum(0).abs()
             _mix(self.channels, layer.name, channel, step)
             if layer.name in watched:
-                rows = [_rows(products[s.tensor], s) for s in slices]
-                _mix(self.weights, layer.name, (rows[0] if len(rows) == 1 else torch.cat(rows, 1)).abs(), step)
+                rows = [_rows(products[s.tensor].abs(), s) for s in slices]
+                _mix(self.weights, layer.name, rows[0] if len(rows) == 1 else torch.cat(rows, 1), step)
 
     def state(self) -> dict[str, object]:
         """For a checkpoint."""
@@ -54,11 +54,15 @@ class WeightInfluence:
 
 
 def _mix(means: dict[str, Tensor], name: str, new: Tensor, step: float) -> None:
-    means[name] = means[name].lerp(new, step) if name in means else new
+    if name in means:
+        means[name].lerp_(new, step)
+    else:
+        means[name] = new.clone()
 
 
 def _rows(values: Tensor, s: CoupledSlice) -> Tensor:
     """The entries of a weight-shaped tensor that belong to each channel's filter: `(C, n)`."""
     rows = values.movedim(s.dim, 0).flatten(1)
-    index = s.index.to(rows.device)
-    return rows[index].flatten(1)
+    if torch.equal(s.index.flatten(), torch.arange(len(rows))):
+        return rows.reshape(len(s.index), -1)
+    return rows[s.index.to(rows.device)].flatten(1)

@@ -65,7 +65,7 @@ def learn(bench: Bench, dense_accuracy: float, watch: Stopwatch, progress: Progr
         raise BudgetError(f"{method} has nothing to cut: {'; '.join(f'{n}: {why}' for n, why in whole.items())}")
     module = copy.deepcopy(bench.dense)
     recipe = replace(bench.session.recipe("finetune"), epochs=learning, total=epochs)
-    plugin = _inf_cp(bench, module) if method == "inf-cp" else Slimming(module, bench.layers, settings.joint.l1)
+    plugin = _inf_cp(bench, module) if method == "inf-cp" else _slimming(bench, module)
     with watch.stage("learn"):
         trained = _train(bench, module, recipe, plugin, "joint", progress, resume=resume)
     with watch.stage("cut"):
@@ -116,6 +116,11 @@ def _inf_cp(bench: Bench, module: nn.Module) -> InfCp:
         return selection.select(bench.coupling, bench.layers, _named(dict(scores)), bench.budget, limits)
 
     return InfCp(module, bench.layers, select, settings)
+
+
+def _slimming(bench: Bench, module: nn.Module) -> Slimming:
+    score("bn-scale", ScoringInputs(module, bench.layers, Statistics()))  # no norm behind a layer: told before training
+    return Slimming(module, bench.layers, bench.session.config.joint.l1)
 
 
 def _named(values: dict[str, Tensor]) -> ChannelScores:

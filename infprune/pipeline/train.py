@@ -81,8 +81,8 @@ def _prune_on(path: Path, settings: Config, watch: Stopwatch, progress: Progress
     metrics = {
         "accuracy": asdict(made.accuracy),
         "criterion": learned.scores.criterion,
-        "params": after.params,
-        "macs": after.macs,
+        "params": float(after.params),
+        "macs": float(after.macs),
         "max_relative_error": made.cut.proof.max_relative_error,
     }
     described = old.model_copy(

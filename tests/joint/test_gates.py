@@ -44,7 +44,9 @@ def test_gated_weights_are_gated_channels(name, device):
     found = Gates(module, layers).logits(module, x.to(device), on_device)
     assert_close(found.cpu(), truth, rtol=1e-10, atol=1e-12)
     assert not torch.allclose(found.cpu(), module(x.to(device)).cpu(), rtol=1e-3)
-    for slope, expected in zip(torch.autograd.grad(found.square().sum(), list(on_device.values())), slopes, strict=True):
+    for slope, expected in zip(
+        torch.autograd.grad(found.square().sum(), list(on_device.values())), slopes, strict=True
+    ):
         assert expected.abs().max() > 1e-6
         assert_close(slope.cpu(), expected, rtol=1e-9, atol=1e-11)
 
