@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -129,7 +130,12 @@ def _train(
 
 
 def _result(
-    command: str, session: Session, accuracy: Change, trained: Trained, watch: Stopwatch, path: Path
+    command: Literal["train", "finetune"],
+    session: Session,
+    accuracy: Change,
+    trained: Trained,
+    watch: Stopwatch,
+    path: Path,
 ) -> TrainResult:
     return TrainResult(
         command=command,
