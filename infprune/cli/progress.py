@@ -1,11 +1,10 @@
 """Progress on stderr: bars for people, lines for logs, nothing on request."""
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from contextlib import contextmanager, suppress
+from typing import IO
 
 from rich.console import Console
 from rich.progress import (
@@ -27,9 +26,10 @@ def progress_for(*, as_json: bool, quiet: bool) -> Progress:
     """Bars on a terminal (none beside JSON), else lines; with `quiet` nothing."""
     if quiet:
         return Silent()
-    if sys.stderr.isatty():
+    stream = Console(stderr=True).file  # Rich's null file where stderr is closed
+    if stream.isatty():
         return Silent() if as_json else RichProgress()
-    return LineProgress(sys.stderr)
+    return LineProgress(stream)
 
 
 class _RichBar:
@@ -80,7 +80,7 @@ class LineProgress:
     has told of one before.
     """
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
         self._last = -SECONDS  # the first step is told
 
@@ -103,9 +103,10 @@ class LineProgress:
         return self.now() - self._last >= SECONDS
 
     def print(self, line: str) -> None:
-        """Write one line at once."""
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        """Write one line at once; work goes on where nobody reads it any more."""
+        with suppress(OSError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
         self._last = self.now()
 
 

@@ -91,6 +91,26 @@ def test_any_note_is_one_line(told):
     assert json.loads(first[1]) == json.loads(second[5]) == nasty
 
 
+def test_work_goes_on_where_nobody_reads(told):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(text)
+
+    done = []
+    with LineProgress(Closed()).bar("s", 2) as bar:
+        bar.advance()
+        done.append(1)
+    assert done == [1]
+
+
+def test_a_closed_stderr_is_no_fault(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    progress = progress_for(as_json=True, quiet=False)
+    with progress.bar("s", 1) as bar:
+        bar.advance()
+    assert isinstance(progress, LineProgress)
+
+
 def test_quiet_is_silent():
     assert isinstance(progress_for(as_json=False, quiet=True), Silent)
 
