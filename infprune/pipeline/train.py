@@ -57,6 +57,7 @@ def finetune(path: Path, settings: Config, progress: Progress, *, resume: bool) 
     old = loaded.manifest
     stages = old.metrics.get("accuracy")
     metrics = old.metrics | {"accuracy": (stages if isinstance(stages, dict) else {}) | {"finetuned": after}}
+    metrics.pop("missed", None)  # the gates judged other weights
     session.record()
     write_model(target, trained.module, old.model_copy(update={"metrics": metrics, **provenance(session)}))
     return _result("finetune", session, Change(before, after), trained, watch, target)

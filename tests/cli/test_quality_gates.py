@@ -85,6 +85,15 @@ def test_all_gates_on_page_and_report(infprune, clock, tmp_path):
     assert len(metrics(tmp_path / "a b.safetensors")["missed"]) == 2
 
 
+def test_finetuning_takes_the_marks_off(infprune, tmp_path):
+    assert infprune("prune", *TINY, "--min-accuracy", 0.999, "-o", "p.safetensors", "-q").code == 5
+    assert len(metrics(tmp_path / "p.safetensors")["missed"]) == 1
+    assert infprune("finetune", "p.safetensors", "finetune.epochs=0", "-o", "f.safetensors", "-q").code == 0
+    tuned = metrics(tmp_path / "f.safetensors")
+    assert "missed" not in tuned
+    assert tuned["accuracy"]["finetuned"] >= 0
+
+
 def test_the_page_repeats_the_run(infprune, tmp_path):
     infprune("prune", *TINY, "-q", "-o", "p.safetensors")
     before = (tmp_path / "p.safetensors").read_bytes()
