@@ -1,7 +1,7 @@
 # One-word recipes; pre-commit and CI call the same ones. `make PYTHON=...` picks another interpreter.
 PYTHON ?= python
 
-.PHONY: install lint format types layers test slow check
+.PHONY: install lint format types layers test slow check schema
 
 install:
 	$(PYTHON) -m pip install -e ".[dev]"
@@ -27,3 +27,7 @@ slow:
 	$(PYTHON) -m pytest -m slow
 
 check: lint types layers test
+
+# Publishes the JSON Schemas of all results; tests/report/test_schema.py holds the copies against the code.
+schema:
+	$(PYTHON) -c "from pathlib import Path; from infprune.report.schema import publish; publish(Path('docs/schema'))"

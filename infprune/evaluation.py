@@ -1,4 +1,4 @@
-"""Accuracy and loss of a classifier on a split."""
+"""Accuracy and loss of a classifier on a split; what two of them agree on."""
 
 import math
 from collections.abc import Iterable
@@ -22,6 +22,20 @@ class Evaluation:
     samples: int
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """Two classifiers on the same samples.
+
+    `agreement`: share of samples whose largest logit is the same. `kl`: mean of KL(p_a || p_b) = sum p_a log(p_a / p_b)
+    over the classes, in nats.
+    """
+
+    a: Evaluation
+    b: Evaluation
+    agreement: float
+    kl: float
+
+
 @torch.no_grad()
 def evaluate(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Evaluation:
     """Measure `module` in eval mode over all batches.
@@ -30,18 +44,52 @@ def evaluate(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Eva
         ArchitectureError: the outputs are not logits `(N, classes)` that fit the labels.
         InputError: no samples, or outputs that are not finite.
     """
-    right, loss, samples = 0, 0.0, 0
+    tally = _Tally()
     with evaluating(module):
         for x, y in batches:
-            z = logits(module, x)
-            if z.shape[1] <= int(y.max()):
-                got = tuple(z.shape)
-                raise ArchitectureError(f"expected logits (N, classes) with classes > {int(y.max())}, got {got}")
-            right += int((z.argmax(1) == y).sum())
-            loss += float(F.cross_entropy(z.float(), y, reduction="sum"))
-            samples += len(y)
-    if samples == 0:
-        raise InputError("expected samples to evaluate on, got an empty split")
-    if not math.isfinite(loss):
-        raise InputError("the network's outputs are not finite on this split; check weights and data for NaN")
-    return Evaluation(right / samples, loss / samples, samples)
+            tally.add(logits(module, x), y)
+    return tally.total()
+
+
+@torch.no_grad()
+def contrast(a: nn.Module, b: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Contrast:
+    """Measure two classifiers of the same classes, in eval mode, in one pass over all batches.
+
+    Raises:
+        ArchitectureError: the outputs are not logits `(N, classes)` that fit the labels.
+        InputError: no samples, or outputs that are not finite.
+    """
+    first, second = _Tally(), _Tally()
+    equal, kl = 0, 0.0
+    with evaluating(a, b):
+        for x, y in batches:
+            za, zb = logits(a, x), logits(b, x)
+            first.add(za, y)
+            second.add(zb, y)
+            equal += int((za.argmax(1) == zb.argmax(1)).sum())
+            p, q = za.float().log_softmax(1), zb.float().log_softmax(1)
+            kl += float(F.kl_div(q, p, reduction="sum", log_target=True))
+    one, other = first.total(), second.total()
+    return Contrast(one, other, equal / one.samples, max(0.0, kl / one.samples))
+
+
+class _Tally:
+    """Adds up what batches of logits tell."""
+
+    def __init__(self) -> None:
+        self._right, self._loss, self._samples = 0, 0.0, 0
+
+    def add(self, z: Tensor, y: Tensor) -> None:
+        if z.shape[1] <= int(y.max()):
+            got = tuple(z.shape)
+            raise ArchitectureError(f"expected logits (N, classes) with classes > {int(y.max())}, got {got}")
+        self._right += int((z.argmax(1) == y).sum())
+        self._loss += float(F.cross_entropy(z.float(), y, reduction="sum"))
+        self._samples += len(y)
+
+    def total(self) -> Evaluation:
+        if self._samples == 0:
+            raise InputError("expected samples to evaluate on, got an empty split")
+        if not math.isfinite(self._loss):
+            raise InputError("the network's outputs are not finite on this split; check weights and data for NaN")
+        return Evaluation(self._right / self._samples, self._loss / self._samples, self._samples)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from forms import Couple, Digits, Mapping, Packed, TwoInputs, WithAuxiliary, drawn
 from infprune.errors import ArchitectureError, InputError
-from infprune.evaluation import Evaluation, evaluate
+from infprune.evaluation import Evaluation, contrast, evaluate
 
 
 def split(x, y, sizes):
@@ -83,3 +83,33 @@ def test_several_inputs():
     tokens, values, y = drawn(10, seed=2)
     found = evaluate(module, [((tokens[:7], values[:7]), y[:7]), ((tokens[7:], values[7:]), y[7:])])
     assert found == evaluate(packed, split(torch.cat([tokens, values], 1), y, [7, 3]))
+
+
+class Fixed(nn.Module):
+    """Returns its inputs in one of two columns as logits: `(N, 2, classes)` in, `(N, classes)` out."""
+
+    def __init__(self, column):
+        super().__init__()
+        self.column = column
+
+    def forward(self, x):
+        return x[:, self.column]
+
+
+def test_contrast_is_the_sum_over_classes():
+    x, y = 3 * torch.randn(50, 2, 4), torch.randint(4, (50,))
+    a, b = Fixed(0), Fixed(1)
+    split = [(x[:7], y[:7]), (x[7:], y[7:])]
+    found = contrast(a, b, split)
+    assert found.a == evaluate(a, split)
+    assert found.b == evaluate(b, split)
+    assert found.agreement == sum(int(s[0].argmax()) == int(s[1].argmax()) for s in x) / 50
+    truth = sum(
+        p * math.log(p / q)
+        for s in x.double()
+        for p, q in zip(s[0].softmax(0).tolist(), s[1].softmax(0).tolist(), strict=True)
+    )
+    assert found.kl == pytest.approx(truth / 50, rel=1e-5)
+    assert contrast(a, a, split).kl == 0
+    with pytest.raises(InputError, match="empty split"):
+        contrast(a, b, [])

@@ -9,6 +9,7 @@ import typer
 
 from infprune import __version__
 from infprune.cli import (
+    compare,
     configs,
     doctor,
     evaluate,
@@ -18,6 +19,7 @@ from infprune.cli import (
     layers,
     prune,
     report,
+    schema,
     score,
     train,
     validate,
@@ -38,11 +40,13 @@ app.command("finetune")(finetune.finetune)
 app.command("report")(report.report)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 app.command("validate")(validate.validate)
 app.command("layers")(layers.layers)
 app.command("features")(features.features)
+app.command("schema")(schema.schema)
 app.add_typer(configs.app, name="configs")
 
 

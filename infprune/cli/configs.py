@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from infprune.cli.running import RichProgress, execute
+from infprune.cli.running import execute
 from infprune.errors import ConfigError
+from infprune.progress import Progress
 
 app = typer.Typer(help="List, show and copy the shipped configurations.", no_args_is_help=True)
 
@@ -28,7 +29,7 @@ def _print(work: object) -> None:
 def ls() -> None:
     """List the shipped configurations. Example: [bold]infprune configs ls[/bold]."""
 
-    def work(_: RichProgress) -> str:
+    def work(_: Progress) -> str:
         from infprune.config import shipped  # noqa: PLC0415
 
         lines = []
@@ -56,7 +57,7 @@ def cp(
     Example: [bold]infprune configs cp digits my.yaml[/bold]
     """
 
-    def work(_: RichProgress) -> str:
+    def work(_: Progress) -> str:
         from infprune.files import atomic_write  # noqa: PLC0415
 
         text = _shipped(name)

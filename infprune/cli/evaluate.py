@@ -13,7 +13,8 @@ from infprune.cli.options import (
     file_first,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute
+from infprune.cli.running import execute
+from infprune.progress import Progress
 
 
 def evaluate(
@@ -33,7 +34,7 @@ def evaluate(
     """
     file, given = file_first(words)
 
-    def work(progress: RichProgress) -> Any:
+    def work(progress: Progress) -> Any:
         from infprune.pipeline import evaluate as pipeline  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline.artifact import settings_for  # noqa: PLC0415
 

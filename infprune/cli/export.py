@@ -14,8 +14,9 @@ from infprune.cli.options import (
     file_first,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute
+from infprune.cli.running import execute
 from infprune.errors import ConfigError
+from infprune.progress import Progress
 
 
 def export(
@@ -43,7 +44,7 @@ def export(
     """
     file, given = file_first(words)
 
-    def work(progress: RichProgress) -> Any:
+    def work(progress: Progress) -> Any:
         from infprune.pipeline import export as pipeline  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline.artifact import settings_for  # noqa: PLC0415
 

@@ -18,7 +18,8 @@ from infprune.cli.options import (
     ThreadsOption,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute
+from infprune.cli.running import execute
+from infprune.progress import Progress
 
 
 def finetune(
@@ -45,7 +46,7 @@ def finetune(
     Prune on while fine-tuning: [bold]infprune finetune pruned.safetensors --method inf-cp --macs 0.7[/bold]
     """
 
-    def work(progress: RichProgress) -> Any:
+    def work(progress: Progress) -> Any:
         from infprune.pipeline import train as pipeline  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline.artifact import require_budget, settings_for  # noqa: PLC0415
 

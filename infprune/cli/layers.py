@@ -12,7 +12,8 @@ from infprune.cli.options import (
     ThreadsOption,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute, recorded
+from infprune.cli.running import execute, recorded
+from infprune.progress import Progress
 
 
 def layers(
@@ -31,7 +32,7 @@ def layers(
     Example: [bold]infprune layers -c digits influence.space=gates[/bold]
     """
 
-    def work(progress: RichProgress) -> Any:
+    def work(progress: Progress) -> Any:
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline import layers as pipeline  # noqa: PLC0415
         from infprune.report.as_json import to_json  # noqa: PLC0415

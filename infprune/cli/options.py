@@ -1,9 +1,14 @@
 """Options that several commands share."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from infprune.errors import ConfigError
+
+XML = ".xml"
 
 ConfigOption = Annotated[
     str | None,
@@ -18,6 +23,9 @@ MethodOption = Annotated[
     typer.Option(help="standard, or what learns the cut while fine-tuning: inf-cp, slimming (see section joint)."),
 ]
 OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="The file to write.")]
+JunitOption = Annotated[
+    Path | None, typer.Option("--junit", metavar="FILE", help="Write the quality gates as JUnit XML (.xml).")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
@@ -31,6 +39,20 @@ def file_first(words: list[str] | None) -> tuple[Path | None, list[str]]:
     given = words or []
     named = bool(given) and ("=" not in given[0] or Path(given[0]).is_file())
     return (Path(given[0]), given[1:]) if named else (None, given)
+
+
+def check_junit(junit: Path | None, others: Iterable[str | None]) -> None:
+    """Refuse to write the test report over a file of another kind.
+
+    Raises:
+        ConfigError: it is not called .xml, or is one of the command's `others`.
+    """
+    if junit is None:
+        return
+    if junit.suffix != XML:
+        raise ConfigError(f"--junit: expected a name that ends in {XML}, got {junit}")
+    if any(file is not None and Path(file).resolve() == junit.resolve() for file in others):
+        raise ConfigError(f"--junit: {junit} is another file of this command; give another name")
 
 
 def overridden(overrides: list[str] | None, **options: object) -> list[str]:

@@ -10,6 +10,7 @@ from infprune.cli.options import (
     CriterionOption,
     DeviceOption,
     JsonOption,
+    JunitOption,
     MethodOption,
     OutputOption,
     Overrides,
@@ -17,10 +18,11 @@ from infprune.cli.options import (
     ResumeOption,
     SeedOption,
     ThreadsOption,
+    check_junit,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute
-from infprune.errors import QualityError
+from infprune.cli.running import enforce, execute
+from infprune.progress import Progress
 
 
 def prune(
@@ -46,11 +48,17 @@ def prune(
         float | None,
         typer.Option(help="Largest drop of accuracy; without a budget it decides the rate. Exit 5 beyond it."),
     ] = None,
+    max_latency: Annotated[
+        float | None,
+        typer.Option(help="Exit 5 above this time per sample: a share of the dense one up to 1, or milliseconds."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be cut; write nothing.")] = False,  # noqa: FBT002 - typer's way of a flag
     output: OutputOption = None,
+    junit: JunitOption = None,
     device: DeviceOption = None,
     seed: SeedOption = None,
     threads: ThreadsOption = None,
-    resume: ResumeOption = False,  # noqa: FBT002 - typer's way of a flag
+    resume: ResumeOption = False,  # noqa: FBT002
     as_json: JsonOption = False,  # noqa: FBT002
     quiet: QuietOption = False,  # noqa: FBT002
 ) -> None:
@@ -61,12 +69,10 @@ def prune(
     Learned while fine-tuning: [bold]infprune prune --method inf-cp --rate 0.5 finetune.epochs=12[/bold]
     """
 
-    def work(progress: RichProgress) -> Any:
+    def work(progress: Progress) -> Any:
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
-        from infprune.files import atomic_write  # noqa: PLC0415
+        from infprune.pipeline import plan  # noqa: PLC0415
         from infprune.pipeline import prune as pipeline  # noqa: PLC0415
-        from infprune.report.as_json import to_json  # noqa: PLC0415
-        from infprune.report.markdown import prune_markdown  # noqa: PLC0415
 
         words = overridden(
             overrides,
@@ -80,6 +86,7 @@ def prune(
             prune__finetune=finetune,
             prune__min_accuracy=min_accuracy,
             prune__max_drop=max_drop,
+            prune__max_latency=max_latency,
             finetune__method=method,
             score__criterion=criterion,
             score__file=scores,
@@ -89,23 +96,35 @@ def prune(
             run__threads=threads,
         )
         settings = configuration.load(config, words)
-        result = pipeline.run(settings, progress, resume=resume)
-        folder = Path(result.run_dir)
-        atomic_write(folder / "result.json", to_json(result))
-        atomic_write(folder / "result.md", prune_markdown(result))
-        if result.joint is not None and result.joint.masks:
-            from infprune.report.joint_figure import joint_png  # noqa: PLC0415 - slow to import
-
-            atomic_write(folder / "joint.png", joint_png(result.joint))
-        return result
+        check_junit(junit, [settings.run.output, scores, settings.model.checkpoint])
+        if dry_run:
+            return plan.run(settings, progress)
+        return _written(pipeline.run(settings, progress, resume=resume), junit)
 
     def show(result: Any, console: Any) -> None:
-        from infprune.report.console import show_prune  # noqa: PLC0415
+        from infprune.report.console import show_plan, show_prune  # noqa: PLC0415
 
-        show_prune(result, console)
+        (show_plan if dry_run else show_prune)(result, console)
 
-    result = execute("prune", work, show, as_json=as_json, quiet=quiet)
-    if result.missed:
-        if not as_json:
-            typer.echo(f"error: {'; '.join(result.missed)}", err=True)
-        raise typer.Exit(QualityError.exit_code)
+    kept = None if dry_run else junit
+    result = execute("prune", work, show, as_json=as_json, quiet=quiet, junit=kept)
+    enforce(result.missed, as_json=as_json)
+
+
+def _written(result: Any, junit: Path | None) -> Any:
+    """Write what a finished run tells into its folder, and the test report."""
+    from infprune.files import atomic_write  # noqa: PLC0415
+    from infprune.report.as_json import to_json  # noqa: PLC0415
+    from infprune.report.junit import prune_junit  # noqa: PLC0415
+    from infprune.report.markdown import prune_markdown  # noqa: PLC0415
+
+    folder = Path(result.run_dir)
+    atomic_write(folder / "result.json", to_json(result))
+    atomic_write(folder / "result.md", prune_markdown(result))
+    if result.joint is not None and result.joint.masks:
+        from infprune.report.joint_figure import joint_png  # noqa: PLC0415 - slow to import
+
+        atomic_write(folder / "joint.png", joint_png(result.joint))
+    if junit is not None:
+        atomic_write(junit, prune_junit(result))
+    return result

@@ -2,84 +2,42 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from infprune.errors import INTERRUPTED, InfpruneError
-
-
-class _Bar:
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
-
-    def advance(self, note: str = "") -> None:
-        self._progress.update(self._task, advance=1, note=note)
-
-
-class RichProgress:
-    """Progress bars on stderr, with the time left."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
-            disable=quiet,
-        )
-        self._open = 0
-
-    @contextmanager
-    def bar(self, description: str, total: int) -> Iterator[_Bar]:
-        """Open a bar; the outermost one starts the display."""
-        if self._open == 0:
-            self._progress.start()
-        self._open += 1
-        task = self._progress.add_task(description, total=total, note="")
-        try:
-            yield _Bar(self._progress, task)
-        finally:
-            self._open -= 1
-            if self._open:
-                self._progress.remove_task(task)
-            else:
-                self._progress.stop()
-                self._progress.remove_task(task)
+from infprune.cli.options import XML
+from infprune.cli.progress import progress_for
+from infprune.errors import INTERRUPTED, InfpruneError, QualityError
+from infprune.pipeline.contract import Failure
+from infprune.progress import Progress
 
 
 def execute(
     command: str,
-    work: Callable[[RichProgress], Any],
+    work: Callable[[Progress], Any],
     show: Callable[[Any, Console], None],
     *,
     as_json: bool,
     quiet: bool,
+    junit: Path | None = None,
 ) -> Any:
-    """Run a command's work, render its result and turn its errors into one line and an exit code."""
+    """Run a command's work, render its result and turn its errors into one line and an exit code.
+
+    `junit`: a file that holds the error as a test case where the work did not come so far as to write it.
+    """
     try:
-        result = work(RichProgress(quiet=quiet or as_json))
+        result = work(progress_for(as_json=as_json, quiet=quiet))
     except InfpruneError as error:
-        _fail(command, str(error), error.exit_code, as_json=as_json)
+        _fail(Failure(command, str(error), error.exit_code), as_json=as_json, junit=junit)
     except KeyboardInterrupt:
-        _fail(command, "interrupted; files already written are whole", INTERRUPTED, as_json=as_json)
+        told = "interrupted; files already written are whole"
+        _fail(Failure(command, told, INTERRUPTED), as_json=as_json, junit=junit)
     if as_json:
         from infprune.report.as_json import to_json  # noqa: PLC0415 - keeps --help fast
 
@@ -87,6 +45,14 @@ def execute(
     elif not quiet:
         show(result, Console())
     return result
+
+
+def enforce(missed: list[str], *, as_json: bool) -> None:
+    """End with the exit code of missed gates, if there are any."""
+    if missed:
+        if not as_json:
+            typer.echo(f"error: {'; '.join(missed)}", err=True)
+        raise typer.Exit(QualityError.exit_code)
 
 
 def recorded(result: Any, renderers: Mapping[str, Callable[[Any], str | bytes]]) -> Any:
@@ -101,9 +67,15 @@ def recorded(result: Any, renderers: Mapping[str, Callable[[Any], str | bytes]])
     return result
 
 
-def _fail(command: str, message: str, code: int, *, as_json: bool) -> NoReturn:
+def _fail(failure: Failure, *, as_json: bool, junit: Path | None) -> NoReturn:
+    if junit is not None and junit.suffix == XML:
+        from infprune.files import atomic_write  # noqa: PLC0415 - keeps --help fast
+        from infprune.report.junit import failure_junit  # noqa: PLC0415
+
+        with suppress(InfpruneError):  # the first error is the one to tell
+            atomic_write(junit, failure_junit(failure))
     if as_json:
-        typer.echo(json.dumps({"schema_version": 1, "command": command, "error": message, "exit_code": code}))
+        typer.echo(json.dumps(asdict(failure)))
     Console(stderr=True, soft_wrap=True, highlight=False).print("[red]error:[/red] ", end="")
-    sys.stderr.write(message + "\n")
-    raise typer.Exit(code)
+    sys.stderr.write(failure.error + "\n")
+    raise typer.Exit(failure.exit_code)

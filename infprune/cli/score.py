@@ -12,7 +12,8 @@ from infprune.cli.options import (
     ThreadsOption,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute
+from infprune.cli.running import execute
+from infprune.progress import Progress
 
 
 def score(
@@ -31,7 +32,7 @@ def score(
     Example: [bold]infprune score -c digits --criterion gate -o scores.safetensors[/bold]
     """
 
-    def work(progress: RichProgress) -> object:
+    def work(progress: Progress) -> object:
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline import score as pipeline  # noqa: PLC0415
 

@@ -14,7 +14,8 @@ from infprune.cli.options import (
     ThreadsOption,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute
+from infprune.cli.running import execute
+from infprune.progress import Progress
 
 
 def train(
@@ -33,7 +34,7 @@ def train(
     Example: [bold]infprune train -c digits train.epochs=40 -o weights.safetensors[/bold]
     """
 
-    def work(progress: RichProgress) -> Any:
+    def work(progress: Progress) -> Any:
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline import train as pipeline  # noqa: PLC0415
 

@@ -14,7 +14,8 @@ from infprune.cli.options import (
     ThreadsOption,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute, recorded
+from infprune.cli.running import execute, recorded
+from infprune.progress import Progress
 
 
 def validate(
@@ -35,7 +36,7 @@ def validate(
     Example: [bold]infprune validate -c breast-cancer --groups 50[/bold]
     """
 
-    def work(progress: RichProgress) -> Any:
+    def work(progress: Progress) -> Any:
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline import validate as pipeline  # noqa: PLC0415
         from infprune.report.as_json import to_json  # noqa: PLC0415

@@ -219,6 +219,12 @@ class PruneConfig(Section):
         description="Exit 5 if test accuracy drops by more; where no budget is given, the largest rate within it is "
         "searched.",
     )
+    max_latency: float | None = Field(
+        default=None,
+        gt=0,
+        description="Exit 5 if the median time of one sample is above it: a share of the dense one up to 1, else ms.",
+        json_schema_extra=_BUDGET_TEXT,
+    )
 
 
 class TrainConfig(Section):

@@ -1,10 +1,11 @@
 """What validate, layers and features return: frozen, and the contract of their `--json`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
-from infprune.pipeline.results import SCHEMA
+from infprune.pipeline.contract import SCHEMA, Version
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class ValidateResult:
     seconds: dict[str, float]
     files: list[str]
     run_dir: str
-    schema_version: int = SCHEMA
-    command: str = "validate"
+    schema_version: Version = SCHEMA
+    command: Literal["validate"] = "validate"
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ class LayersResult:
     seconds: dict[str, float]
     files: list[str]
     run_dir: str
-    schema_version: int = SCHEMA
-    command: str = "layers"
+    schema_version: Version = SCHEMA
+    command: Literal["layers"] = "layers"
 
 
 @dataclass(frozen=True)
@@ -157,5 +158,5 @@ class FeaturesResult:
     seconds: dict[str, float]
     files: list[str]
     run_dir: str
-    schema_version: int = SCHEMA
-    command: str = "features"
+    schema_version: Version = SCHEMA
+    command: Literal["features"] = "features"

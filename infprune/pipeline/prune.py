@@ -11,20 +11,18 @@ from infprune.config import Config
 from infprune.errors import ConfigError
 from infprune.evaluation import evaluate
 from infprune.files import sha256
-from infprune.latency import compare
+from infprune.pipeline import gates
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.joint import learn, without_scores
-from infprune.pipeline.results import Accuracy, Change, PruneResult, Verified
+from infprune.pipeline.plan import sizes, timed, verified
+from infprune.pipeline.results import Change, Gate, PruneResult
 from infprune.pipeline.score import measured, rows
-from infprune.pipeline.search import largest_rate
+from infprune.pipeline.search import searches, settled
 from infprune.pipeline.session import manifest
 from infprune.pipeline.shrink import Order, Shrunk, shrink
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
 from infprune.scores.contract import ChannelScores
-from infprune.selection import PruningPlan
-
-ROUNDS = 15
 
 
 def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneResult:
@@ -38,22 +36,17 @@ def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneR
         scores = measured(bench, progress)
     with watch.stage("evaluate"):
         dense_accuracy = evaluate(bench.dense, bench.test).accuracy
-    search = None
-    if _searches(settings):
-        assert settings.prune.max_drop is not None
-        with watch.stage("search"):
-            search = largest_rate(bench, scores, settings.prune.max_drop, progress)
-        bench = _at_rate(bench, search.rate)
-        session = bench.session
+    known = settled(bench, scores, watch, progress)
+    bench = known.bench
     checkpoint = session.folder / "finetune.ckpt"
     order = Order(bench.budget, settings.run.seed, settings.prune.finetune, checkpoint, resume)
     made = shrink(bench, scores, dense_accuracy, order, watch, progress)
-    return replace(_finished(bench, made, scores, watch), search=search)
+    return replace(_finished(bench, made, scores, watch), search=known.search)
 
 
 def _jointly(bench: Bench, watch: Stopwatch, progress: Progress, *, resume: bool) -> PruneResult:
     """What to cut is learned while fine-tuning; no scores, no compensation."""
-    if _searches(bench.session.config):
+    if searches(bench.session.config):
         raise ConfigError("prune.max_drop: only scores can search the rate; name a budget, e.g. prune.rate=0.5")
     bench = without_scores(bench)
     with watch.stage("evaluate"):
@@ -66,28 +59,17 @@ def _jointly(bench: Bench, watch: Stopwatch, progress: Progress, *, resume: bool
 def _finished(
     bench: Bench, made: Shrunk, scores: ChannelScores, watch: Stopwatch, whole: Mapping[str, str] = MappingProxyType({})
 ) -> PruneResult:
-    """Write the network, time it, and tell."""
+    """Time the network, judge it, write it, and tell."""
     session = bench.session
+    with watch.stage("latency"):
+        latency = timed(bench, made.module)
+    judged = gates.of_prune(session.config, latency, made.accuracy)
     with watch.stage("write"):
         path = Path(session.config.run.output or session.folder / "pruned.safetensors")
-        _write(path, bench, made, scores)
+        _write(path, bench, made, scores, judged)
         session.record()
-    with watch.stage("latency"):
-        timed = compare(bench.dense, made.module, session.example(1), range(ROUNDS))
-        latency = Change(timed.dense.median, timed.pruned.median)
-    return _result(bench, made, scores, latency, path, watch, whole)
-
-
-def _searches(settings: Config) -> bool:
-    """Whether `max_drop` decides how much is cut: no budget was asked for."""
-    return settings.prune.max_drop is not None and not settings.prune.model_fields_set & set(settings.prune.one_of)
-
-
-def _at_rate(bench: Bench, rate: float) -> Bench:
-    """The same with the rate that was found as its budget, which is then what is recorded."""
-    config = bench.session.config
-    prune = config.prune.model_copy(update={"rate": rate})
-    return replace(bench, session=replace(bench.session, config=config.model_copy(update={"prune": prune})))
+    result = _result(bench, made, scores, latency, path, watch, whole)
+    return replace(result, gates=judged, missed=gates.missed(judged))
 
 
 def _result(
@@ -100,7 +82,7 @@ def _result(
     whole: Mapping[str, str],
 ) -> PruneResult:
     session, prune, plan = bench.session, bench.session.config.prune, made.cut.plan
-    before, after = cost.count(bench.coupling), cost.count(bench.coupling, plan.kept)
+    size = sizes(bench, plan)
     return PruneResult(
         model=session.model_name,
         data=session.data_name,
@@ -109,33 +91,22 @@ def _result(
         compensate=prune.compensate,
         rate=prune.rate,
         rate_achieved=plan.rate,
-        channels=Change(sum(len(mask) for mask in plan.masks.values()), sum(plan.kept.values())),
-        params=Change(before.params, after.params),
-        macs=Change(before.macs, after.macs),
-        bytes=Change(before.bytes, after.bytes),
+        channels=size.channels,
+        params=size.params,
+        macs=size.macs,
+        bytes=size.bytes,
         latency_ms=latency,
         accuracy=made.accuracy,
-        verified=Verified(
-            made.cut.proof.max_relative_error,
-            [f"{name}: {reason}" for name, reason in made.cut.frozen.items()],
-            _inexact(bench, plan),
-        ),
+        verified=verified(bench, made.cut),
         layers=rows(bench.coupling, scores, plan, {**made.cut.frozen, **whole}),
-        missed=_missed(bench.session.config, made.accuracy),
+        missed=[],
         seconds=watch.seconds,
         artifact=str(path),
         run_dir=str(session.folder),
     )
 
 
-def _inexact(bench: Bench, plan: PruningPlan) -> list[str]:
-    """Norms whose statistics lost channels."""
-    lost = {name for name, mask in plan.masks.items() if not bool(mask.all())}
-    tensors = {s.tensor for layer in bench.coupling.layers if layer.name in lost for s in layer.slices}
-    return sorted(name.rpartition(".")[0] for name in tensors & bench.coupling.norms)
-
-
-def _write(path: Path, bench: Bench, made: Shrunk, scores: ChannelScores) -> None:
+def _write(path: Path, bench: Bench, made: Shrunk, scores: ChannelScores, judged: list[Gate]) -> None:
     settings, plan = bench.session.config, made.cut.plan
     after = cost.count(bench.coupling, plan.kept)
     metrics = {
@@ -145,21 +116,10 @@ def _write(path: Path, bench: Bench, made: Shrunk, scores: ChannelScores) -> Non
         "params": after.params,
         "macs": after.macs,
         "max_relative_error": made.cut.proof.max_relative_error,
-        "missed": _missed(settings, made.accuracy),
+        "missed": gates.marks(judged),
     }
     digest = sha256(settings.score.file) if settings.score.file else None
     described = manifest(
         bench.session, bench.dense, made.cut.kept, scores_sha256=digest, plan=plan.kept, metrics=metrics
     )
     write_model(path, made.module, described)
-
-
-def _missed(settings: Config, accuracy: Accuracy) -> list[str]:
-    """The quality gates that the final accuracy misses."""
-    missed = []
-    floor, drop = settings.prune.min_accuracy, settings.prune.max_drop
-    if floor is not None and accuracy.final < floor:
-        missed.append(f"accuracy {accuracy.final:.4f} is below --min-accuracy {floor}")
-    if drop is not None and accuracy.dense - accuracy.final > drop:
-        missed.append(f"accuracy dropped by {accuracy.dense - accuracy.final:.4f}, more than --max-drop {drop}")
-    return missed

@@ -1,11 +1,10 @@
 """What the commands return: frozen values whose fields are the keys of the `--json` output."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from infprune.latency import Quartiles
-
-SCHEMA = 1
+from infprune.pipeline.contract import SCHEMA, Version
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,17 @@ class Verified:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """A quality gate: `value` was measured, `limit` asked for; `message` tells both."""
+
+    name: str
+    limit: float
+    value: float
+    passed: bool
+    message: str
+
+
+@dataclass(frozen=True)
 class LayerRow:
     """One channel layer: widths, its share of all MACs, score quantiles (0, 25, 50, 75, 100 %)."""
 
@@ -65,8 +75,8 @@ class ScoreResult:
     layers: list[LayerRow]
     seconds: dict[str, float]
     scores: str
-    schema_version: int = SCHEMA
-    command: str = "score"
+    schema_version: Version = SCHEMA
+    command: Literal["score"] = "score"
 
 
 @dataclass(frozen=True)
@@ -133,15 +143,48 @@ class PruneResult:
     run_dir: str
     search: Search | None = None
     joint: JointTrace | None = None
-    schema_version: int = SCHEMA
-    command: str = "prune"
+    gates: list[Gate] = field(default_factory=list)
+    dry_run: Literal[False] = False
+    schema_version: Version = SCHEMA
+    command: Literal["prune"] = "prune"
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """Result of `infprune prune --dry-run`: what would stay and cost; nothing was compensated, trained or written.
+
+    `latency_ms` is measured on the cut network. `predicted`: sum of what the layers lose alone (mean squared change of
+    the logits, before compensation), or null where the scope measures no curves.
+    """
+
+    model: str
+    data: str
+    criterion: str
+    scope: str
+    rate: float | None
+    rate_achieved: float
+    channels: Change
+    params: Change
+    macs: Change
+    bytes: Change
+    latency_ms: Change
+    predicted: float | None
+    verified: Verified
+    layers: list[LayerRow]
+    gates: list[Gate]
+    missed: list[str]
+    seconds: dict[str, float]
+    search: Search | None = None
+    dry_run: Literal[True] = True
+    schema_version: Version = SCHEMA
+    command: Literal["prune"] = "prune"
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """Result of `infprune train` and `infprune finetune`: test accuracy before the first and after the last epoch."""
 
-    command: str
+    command: Literal["train", "finetune"]
     model: str
     data: str
     accuracy: Change
@@ -149,7 +192,7 @@ class TrainResult:
     seconds: dict[str, float]
     artifact: str
     joint: JointTrace | None = None
-    schema_version: int = SCHEMA
+    schema_version: Version = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -162,8 +205,8 @@ class EvaluateResult:
     loss: float
     samples: int
     recorded: float | None
-    schema_version: int = SCHEMA
-    command: str = "evaluate"
+    schema_version: Version = SCHEMA
+    command: Literal["evaluate"] = "evaluate"
 
 
 @dataclass(frozen=True)
@@ -194,8 +237,8 @@ class ReportResult:
     seconds: dict[str, float]
     files: list[str]
     run_dir: str
-    schema_version: int = SCHEMA
-    command: str = "report"
+    schema_version: Version = SCHEMA
+    command: Literal["report"] = "report"
 
 
 @dataclass(frozen=True)
@@ -259,8 +302,8 @@ class DoctorResult:
     stopped: str | None
     seconds: dict[str, float]
     peak_bytes: int
-    schema_version: int = SCHEMA
-    command: str = "doctor"
+    schema_version: Version = SCHEMA
+    command: Literal["doctor"] = "doctor"
 
 
 @dataclass(frozen=True)
@@ -302,5 +345,5 @@ class ExportResult:
     verified: Checked
     latency: list[LatencyRow]
     seconds: dict[str, float]
-    schema_version: int = SCHEMA
-    command: str = "export"
+    schema_version: Version = SCHEMA
+    command: Literal["export"] = "export"

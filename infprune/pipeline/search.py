@@ -1,21 +1,49 @@
 """The largest rate whose loss of accuracy stays within a limit, measured on the validation split."""
 
 import statistics
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from infprune import pricing, sensitivity
+from infprune.config import Config
 from infprune.errors import BudgetError
 from infprune.evaluation import evaluate
 from infprune.pipeline import cutting
 from infprune.pipeline.bench import Bench
 from infprune.pipeline.results import Probe, Search
+from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, Silent
 from infprune.scores.contract import ChannelScores
 from infprune.selection import Budget, PruningPlan
 
 PROBES = 6  # rates tried: the result is within 0.95 / 2^6 = 0.015 of the largest
 HIGHEST = 0.95
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A bench whose budget is known; `search` tells how, None: it was configured."""
+
+    bench: Bench
+    search: Search | None
+
+
+def settled(bench: Bench, scores: ChannelScores, watch: Stopwatch, progress: Progress) -> Settled:
+    """Search the rate if `max_drop` decides it; the rate found is then the budget, and what is recorded."""
+    prune = bench.session.config.prune
+    if not searches(bench.session.config):
+        return Settled(bench, None)
+    assert prune.max_drop is not None
+    with watch.stage("search"):
+        found = largest_rate(bench, scores, prune.max_drop, progress)
+    config = bench.session.config.model_copy(update={"prune": prune.model_copy(update={"rate": found.rate})})
+    return Settled(replace(bench, session=replace(bench.session, config=config)), found)
+
+
+def searches(settings: Config) -> bool:
+    """Whether `max_drop` decides how much is cut: no budget was asked for."""
+    return settings.prune.max_drop is not None and not settings.prune.model_fields_set & set(settings.prune.one_of)
 
 
 def largest_rate(bench: Bench, scores: ChannelScores, max_drop: float, progress: Progress) -> Search:
@@ -73,14 +101,14 @@ def _probe(bench: Bench, scores: ChannelScores, rate: float) -> Probe:
         )
     return Probe(
         rate,
-        _predicted(scores, made.plan),
+        predicted(scores, made.plan),
         sensitivity.distance(bench.dense, small, bench.trial_samples),
         evaluate(small, bench.validation).accuracy,
     )
 
 
-def _predicted(scores: ChannelScores, plan: PruningPlan) -> float | None:
-    """The sum of what the layers lose alone."""
+def predicted(scores: ChannelScores, plan: PruningPlan) -> float | None:
+    """The sum of what the layers lose alone; None without curves."""
     if not scores.curves:
         return None
     lost = 0.0

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -56,6 +57,7 @@ def finetune(path: Path, settings: Config, progress: Progress, *, resume: bool) 
     old = loaded.manifest
     stages = old.metrics.get("accuracy")
     metrics = old.metrics | {"accuracy": (stages if isinstance(stages, dict) else {}) | {"finetuned": after}}
+    metrics.pop("missed", None)  # the gates judged other weights
     session.record()
     write_model(target, trained.module, old.model_copy(update={"metrics": metrics, **provenance(session)}))
     return _result("finetune", session, Change(before, after), trained, watch, target)
@@ -129,7 +131,12 @@ def _train(
 
 
 def _result(
-    command: str, session: Session, accuracy: Change, trained: Trained, watch: Stopwatch, path: Path
+    command: Literal["train", "finetune"],
+    session: Session,
+    accuracy: Change,
+    trained: Trained,
+    watch: Stopwatch,
+    path: Path,
 ) -> TrainResult:
     return TrainResult(
         command=command,

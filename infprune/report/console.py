@@ -5,12 +5,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from infprune.latency import Quartiles
+from infprune.pipeline.compare_results import CompareResult
 from infprune.pipeline.results import (
     EvaluateResult,
     ExportResult,
     JointTrace,
     LatencyRow,
     LayerRow,
+    PlanResult,
     PruneResult,
     ReportResult,
     ScoreResult,
@@ -24,10 +26,7 @@ from infprune.report.terminal_plot import plot
 def show_score(result: ScoreResult, console: Console) -> None:
     """The layers, and where the scores went."""
     console.print(f"[bold]{escape(result.model)}: {result.criterion}[/bold], unit: {result.unit}", soft_wrap=True)
-    console.print(_layers(result.layers))
-    for row in result.layers:
-        if row.frozen is not None:
-            console.print(f"Not cut: {row.name} ({row.channels} channels): {row.frozen}", soft_wrap=True, markup=False)
+    _show_layers(result.layers, console)
     console.print(f"The configured budget removes {result.rate_achieved:.1%} of the prunable channels.")
     console.print(
         f"Scores: [bold]{escape(result.scores)}[/bold]  (reuse: infprune prune --scores {escape(result.scores)})",
@@ -38,16 +37,7 @@ def show_score(result: ScoreResult, console: Console) -> None:
 def show_prune(result: PruneResult, console: Console) -> None:
     """What changed, what it costs, and whether it is proved."""
     console.print(f"[bold]{_named(result)}: {result.criterion}, {result.rate_achieved:.1%} removed[/bold]")
-    table = Table()
-    for column, justify in (("", "left"), ("dense", "right"), ("pruned", "right"), ("kept", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for name in ("channels", "params", "macs", "bytes"):
-        change = getattr(result, name)
-        share = change.after / change.before
-        table.add_row(name, f"{change.before:,.0f}", f"{change.after:,.0f}", f"{share:.1%}")
-    lat = result.latency_ms
-    table.add_row("latency, batch 1 (ms)", f"{lat.before:.2f}", f"{lat.after:.2f}", f"{lat.after / lat.before:.1%}")
-    console.print(table)
+    console.print(_costs(result))
     if result.search is not None:
         _search(result.search, console)
     if result.joint is not None:
@@ -71,6 +61,65 @@ def show_prune(result: PruneResult, console: Console) -> None:
     )
     for line in result.missed:
         console.print(f"[red]Quality gate missed:[/red] {escape(line)}", soft_wrap=True)
+
+
+def show_plan(result: PlanResult, console: Console) -> None:
+    """What every layer would keep, and what the network would cost."""
+    console.print(f"[bold]{_named(result)}: {result.criterion}, {result.rate_achieved:.1%} would be removed[/bold]")
+    _show_layers(result.layers, console)
+    console.print(_costs(result))
+    if result.search is not None:
+        _search(result.search, console)
+    if result.predicted is not None:
+        console.print(f"Predicted change of the logits before compensation (mean square): {result.predicted:.4g}")
+    console.print(f"Proof: the cut holds, largest relative error {result.verified.max_relative_error:.1e}")
+    console.print(f"Dry run of {sum(result.seconds.values()):.1f} s: nothing was written")
+    for line in result.missed:
+        console.print(f"[red]Quality gate missed:[/red] {escape(line)}", soft_wrap=True)
+
+
+def show_compare(result: CompareResult, console: Console) -> None:
+    """Both networks side by side, and what they agree on."""
+    a, b, lat = result.a, result.b, result.latency_ms
+    console.print(f"[bold]{escape(f'{a.source} against {b.source} on {result.data}')}[/bold]", soft_wrap=True)
+    table = Table()
+    for column, justify in (("", "left"), ("A", "right"), ("B", "right"), ("change", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_row("network", escape(a.model), escape(b.model), "")
+    for name, one, two in (("test accuracy", a.accuracy, b.accuracy), ("loss (nats)", a.loss, b.loss)):
+        table.add_row(name, f"{one:.4f}", f"{two:.4f}", f"{two - one:+.4f}")
+    for name in ("params", "macs", "bytes"):
+        before, after = getattr(a, name), getattr(b, name)
+        table.add_row(name, f"{before:,}", f"{after:,}", f"{after / before:.1%}" if before else "-")
+    times = (f"{lat.a.median:.2f}", f"{lat.b.median:.2f}", f"{lat.ratio.median:.1%}")
+    table.add_row("latency, batch 1 (ms)", *times)
+    console.print(table)
+    console.print(
+        f"Equal predictions: {result.agreement:.2%} of {result.samples:,} test samples; "
+        f"mean KL divergence of B from A {result.kl:.4g} nats",
+        soft_wrap=True,
+    )
+    console.print(
+        f"B is {'as fast as A' if lat.verdict == 'same' else lat.verdict + ' than A'} "
+        f"({lat.n} alternating rounds on {escape(lat.device)})",
+        soft_wrap=True,
+    )
+    for gate in result.gates:
+        told = "[green]Quality gate passed:[/green]" if gate.passed else "[red]Quality gate missed:[/red]"
+        console.print(f"{told} {escape(gate.message)}", soft_wrap=True)
+
+
+def _costs(result: PruneResult | PlanResult) -> Table:
+    table = Table()
+    for column, justify in (("", "left"), ("dense", "right"), ("pruned", "right"), ("kept", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for name in ("channels", "params", "macs", "bytes"):
+        change = getattr(result, name)
+        share = change.after / change.before
+        table.add_row(name, f"{change.before:,.0f}", f"{change.after:,.0f}", f"{share:.1%}")
+    lat = result.latency_ms
+    table.add_row("latency, batch 1 (ms)", f"{lat.before:.2f}", f"{lat.after:.2f}", f"{lat.after / lat.before:.1%}")
+    return table
 
 
 def _search(search: Search, console: Console) -> None:
@@ -186,7 +235,7 @@ def show_report(result: ReportResult, console: Console) -> None:
         console.print(f"Wrote [bold]{escape(file)}[/bold]", soft_wrap=True)
 
 
-def _named(result: PruneResult | ReportResult | TrainResult | EvaluateResult) -> str:
+def _named(result: PruneResult | PlanResult | ReportResult | TrainResult | EvaluateResult) -> str:
     """Network and data, safe inside Rich markup."""
     return escape(f"{result.model} on {result.data}")
 
@@ -195,6 +244,13 @@ def _spread(value: tuple[float, float] | None, seeds: int) -> str:
     if value is None:
         return "-"
     return f"{100 * value[0]:.2f} ±{100 * value[1]:.2f}" if seeds > 1 else f"{100 * value[0]:.2f}"
+
+
+def _show_layers(rows: list[LayerRow], console: Console) -> None:
+    console.print(_layers(rows))
+    for row in rows:
+        if row.frozen is not None:
+            console.print(f"Not cut: {row.name} ({row.channels} channels): {row.frozen}", soft_wrap=True, markup=False)
 
 
 def _layers(rows: list[LayerRow]) -> Table:

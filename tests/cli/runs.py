@@ -14,6 +14,8 @@ SMALL = ["data.calibration=256", "data.batch_size=64"]
 
 @dataclass(frozen=True)
 class Outcome:
+    """`err`: without the lines of progress, whose number depends on the clock."""
+
     code: int
     out: str
     err: str
@@ -29,4 +31,5 @@ def call(*words):
     torch.set_num_threads(threads)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return Outcome(result.exit_code, result.stdout, result.stderr)
+    err = "".join(line for line in result.stderr.splitlines(keepends=True) if not line.startswith("progress stage="))
+    return Outcome(result.exit_code, result.stdout, err)

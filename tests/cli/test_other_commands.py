@@ -104,7 +104,7 @@ def test_help_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["score", "prune", "finetune", "report", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["score", "prune", "finetune", "report", "train", "evaluate", "compare", "schema"])
 def test_help_gives_an_example(infprune, command):
     outcome = infprune(command, "--help")
     assert outcome.code == 0

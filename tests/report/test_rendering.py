@@ -8,11 +8,15 @@ import matplotlib.image as mpimg
 import pytest
 from rich.console import Console
 
+from infprune.latency import Quartiles
+from infprune.pipeline.compare_results import CompareResult, Contender, PairedLatency
 from infprune.pipeline.results import (
     Accuracy,
     Change,
     EvaluateResult,
+    Gate,
     LayerRow,
+    PlanResult,
     PruneResult,
     ReportResult,
     ReportRow,
@@ -21,9 +25,17 @@ from infprune.pipeline.results import (
     Verified,
 )
 from infprune.report.as_json import to_json
-from infprune.report.console import show_evaluate, show_prune, show_report, show_score, show_train
+from infprune.report.console import (
+    show_compare,
+    show_evaluate,
+    show_plan,
+    show_prune,
+    show_report,
+    show_score,
+    show_train,
+)
 from infprune.report.figures import accuracy_png
-from infprune.report.markdown import prune_markdown, report_markdown
+from infprune.report.markdown import compare_markdown, prune_markdown, report_markdown
 from infprune.report.terminal_plot import plot
 
 
@@ -170,3 +182,98 @@ def test_plot_puts_points_where_they_belong():
 def test_plot_of_one_point():
     shown = plot({"a": [(50.0, 90.0)]}, x_label="x", y_label="y").plain
     assert sum(0x2800 < ord(c) < 0x2900 for c in shown) == 1
+
+
+def timing(a, b, verdict):
+    return PairedLatency(31, "cpu", 1, Quartiles(a, a, a), Quartiles(b, b, b), Quartiles(b / a, b / a, b / a), verdict)
+
+
+COMPARED = CompareResult(
+    data="digits",
+    samples=1000,
+    a=Contender("dense", "net", 0.99, 0.05, 2000, 100_000, 8000),
+    b=Contender("runs/a|b<c`d.safetensors", "net", 0.97, 0.08, 500, 25_000, 2000),
+    drop=0.02,
+    agreement=0.975,
+    kl=0.0125,
+    latency_ms=timing(2.0, 1.0, "faster"),
+    gates=[
+        Gate("max-drop", 0.05, 0.02, passed=True, message="accuracy dropped by 0.0200, within --max-drop 0.05"),
+        Gate("min-agreement", 0.99, 0.975, passed=False, message="agreement 0.9750 is below --min-agreement 0.99"),
+    ],
+    missed=["agreement 0.9750 is below --min-agreement 0.99"],
+    seconds={"load": 1.0},
+)
+
+
+def test_compare_table():
+    shown = text(show_compare, COMPARED, 100)
+    for line in (
+        "dense against runs/a|b<c`d.safetensors on digits",
+        "│ test accuracy         │  0.9900 │ 0.9700 │ -0.0200 │",
+        "│ macs                  │ 100,000 │ 25,000 │   25.0% │",
+        "│ latency, batch 1 (ms) │    2.00 │   1.00 │   50.0% │",
+        "Equal predictions: 97.50% of 1,000 test samples; mean KL divergence of B from A 0.0125 nats",
+        "B is faster than A (31 alternating rounds on cpu)",
+        "Quality gate passed: accuracy dropped by 0.0200, within --max-drop 0.05",
+        "Quality gate missed: agreement 0.9750 is below --min-agreement 0.99",
+    ):
+        assert line in shown, line
+    assert "B is as fast as A" in text(show_compare, replace(COMPARED, latency_ms=timing(1.0, 1.0, "same")), 100)
+
+
+def test_compare_markdown_survives_any_name():
+    shown = compare_markdown(COMPARED, "infprune compare dense x").splitlines()
+    assert shown[0] == r"### dense against runs/a\|b&lt;c`d.safetensors on digits"
+    assert shown[2] == r"| | `dense` | `runs/a\|b<c'd.safetensors` | change |"
+    assert "| test accuracy | 0.9900 | 0.9700 | -0.0200 |" in shown
+    assert "| pass | max-drop | accuracy dropped by 0.0200, within --max-drop 0.05 |" in shown
+    assert "| **FAIL** | min-agreement | agreement 0.9750 is below --min-agreement 0.99 |" in shown
+    assert shown[-2:] == ["$ infprune compare dense x", "```"]
+
+
+def test_prune_page_is_complete():
+    gates = [Gate("max-drop", 0.0, 0.01, passed=False, message="accuracy dropped by 0.0100, more than --max-drop 0.0")]
+    shown = prune_markdown(replace(PRUNED, gates=gates, run_dir="runs/my net")).splitlines()
+    for line in (
+        "| **FAIL** | max-drop | accuracy dropped by 0.0100, more than --max-drop 0.0 |",
+        "| `head` | 10 | 10 | it is an output of the network |",
+        "Frozen by the proof: second: shape.",
+        "Norms over the channels that stay: `body.norm`.",
+        "Wrote `runs/x/pruned.safetensors` in 1.5 s. The same again:",
+        "$ infprune prune -c 'runs/my net/config.yaml'",
+    ):
+        assert line in shown, line
+
+
+def test_plan_table():
+    result = PlanResult(
+        model="net",
+        data="digits",
+        criterion="influence",
+        scope="calibrated",
+        rate=0.5,
+        rate_achieved=0.5,
+        channels=Change(8, 4),
+        params=Change(2000, 500),
+        macs=Change(100_000, 25_000),
+        bytes=Change(8000, 2000),
+        latency_ms=Change(2.0, 1.0),
+        predicted=0.25,
+        verified=Verified(3e-7, [], []),
+        layers=ROWS,
+        gates=[],
+        missed=["latency 1 ms is above --max-latency 0.5"],
+        seconds={"score": 1.25},
+    )
+    shown = text(show_plan, result)
+    for line in (
+        "net on digits: influence, 50.0% would be removed",
+        "│ conv1 │        8 │    3 │ 25.0% │",
+        "│ params                │   2,000 │    500 │ 25.0% │",
+        "Predicted change of the logits before compensation (mean square): 0.25",
+        "Dry run of 1.2 s: nothing was written",
+        "Quality gate missed: latency 1 ms is above --max-latency 0.5",
+    ):
+        assert line in shown, line
+    assert "Predicted" not in text(show_plan, replace(result, predicted=None))
