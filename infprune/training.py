@@ -27,7 +27,7 @@ from infprune.progress import Progress, Silent
 class Recipe:
     """How to train. `lr` is the peak; `warmup_epochs` and the schedule are followed step by step.
 
-    A run of several parts has one schedule of `total` epochs (None: this part's), of which `begun` lie before this part.
+    A run of several parts has one schedule of `total` epochs (None: this part's); `begun` of them lie before this part.
     """
 
     epochs: int

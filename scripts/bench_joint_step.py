@@ -2,8 +2,8 @@
 
     python scripts/bench_joint_step.py
 
-Alternating steps of one process on random images, batch 128; the ratio of each pair, median and quartiles. The masks are
-in their learning part, where every step collects mask gradients and moves micro-convolutions.
+Alternating steps of one process on random images, batch 128; the ratio of each pair, median and quartiles. The masks
+are in their learning part, where every step collects mask gradients and moves micro-convolutions.
 """
 
 import json
@@ -34,15 +34,16 @@ SHAPES = {
     "vgg16_bn": (3, 32, 32),
 }
 PAIRS = 15
+VERSION = torch.__version__.partition("+")[0]
 
 
 def main() -> None:
     rows = {name: ratio(name, shape) for name, shape in SHAPES.items()}
+    setting = f"batch 128, {PAIRS} alternating pairs, {torch.get_num_threads()} CPU thread(s), torch {VERSION}"
     lines = [
         "# The price of learning masks: an INF-CP training step over an ordinary one",
         "",
-        f"`python scripts/bench_joint_step.py`: batch 128, {PAIRS} alternating pairs, "
-        f"{torch.get_num_threads()} CPU thread(s), torch {torch.__version__.partition('+')[0]}.",
+        f"`python scripts/bench_joint_step.py`: {setting}.",
         "",
         "| network | ratio, median (quartiles) | ordinary step, median (ms) |",
         "|---|---:|---:|",

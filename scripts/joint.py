@@ -95,7 +95,7 @@ def show(chosen: argparse.Namespace, found: dict[str, Any]) -> None:
         "",
         f"`{command}`",
         "",
-        f"Test accuracy in %, last epoch: mean (sample standard deviation) of n seeds. Dense, as given: {100 * dense:.2f}.",
+        f"Test accuracy in %, last epoch: mean (sample standard deviation) over seeds. Dense: {100 * dense:.2f}.",
         "",
         "| | n | MACs kept | before fine-tuning | after the last epoch | seconds, median |",
         "|---|---:|---:|---:|---:|---:|",

@@ -210,7 +210,7 @@ def drawn_labels(logits: Tensor, seed: int, sizes: Sequence[int] = (), draws: in
 
 
 def mask_gradients(module: nn.Module, x: Tensor, y: Tensor, name: str) -> Tensor:
-    """|dL/dM| of a mask M = 1 of the size of a weight (INF-CP eq. 5-7), L the mean cross-entropy: shape of the weight."""
+    """|dL/dM| of a mask M = 1 as large as a weight (INF-CP eq. 5-7), L the mean cross-entropy."""
     weight = dict(module.named_parameters())[name].detach()
     mask = torch.ones_like(weight, requires_grad=True)
     loss = F.cross_entropy(functional_call(module, {name: mask * weight}, (x,)), y)
@@ -227,16 +227,16 @@ def gated(module: nn.Module, x: Tensor, gates: Mapping[str, tuple[int, Tensor]])
     """Logits with channels multiplied where modules read them: module -> (groups, factor of each input of a group)."""
     handles = []
     for name, (groups, factor) in gates.items():
-        owner = module.get_submodule(name)
-
-        def multiply(owner: nn.Module, args: tuple[Tensor], factor: Tensor = factor.repeat(groups)) -> tuple[Tensor]:
-            if isinstance(owner, nn.Linear):
-                return (args[0] * factor,)
-            return (args[0] * factor.view(-1, *[1] * (args[0].dim() - 2)),)
-
-        handles.append(owner.register_forward_pre_hook(multiply))
+        multiply = partial(_multiplied, factor=factor.repeat(groups))
+        handles.append(module.get_submodule(name).register_forward_pre_hook(multiply))
     try:
         return module(x)
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _multiplied(owner: nn.Module, args: tuple[Tensor], *, factor: Tensor) -> tuple[Tensor]:
+    if isinstance(owner, nn.Linear):
+        return (args[0] * factor,)
+    return (args[0] * factor.view(-1, *[1] * (args[0].dim() - 2)),)

@@ -172,7 +172,7 @@ def test_all_faults_of_file_and_overrides_come_at_once():
             "data.batch_size: expected an integer > 0, got 'lots'",
             "prune.rte: unknown key; did you mean prune.rate?",
             "run.seed: expected an integer in [0, 4294967295], got -1",
-            "lr: unknown key; did you mean train.lr or finetune.lr?",
+            "lr: unknown key; did you mean train.lr or finetune.lr or joint.lr?",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""The equations of INF-CP's joint training (CP eq. 8-10), as pure functions; docs/decisions/0008 says what was chosen."""
+"""The equations of INF-CP's joint training (CP eq. 8-10), as pure functions; see docs/decisions/0008."""
 
 import torch
 from torch import Tensor
