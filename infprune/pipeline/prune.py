@@ -14,6 +14,7 @@ from infprune.files import sha256
 from infprune.latency import compare
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.joint import learn, without_scores
+from infprune.pipeline.origins import goals, origins
 from infprune.pipeline.results import Accuracy, Change, PruneResult, Verified
 from infprune.pipeline.score import measured, rows
 from infprune.pipeline.search import largest_rate
@@ -101,6 +102,7 @@ def _result(
 ) -> PruneResult:
     session, prune, plan = bench.session, bench.session.config.prune, made.cut.plan
     before, after = cost.count(bench.coupling), cost.count(bench.coupling, plan.kept)
+    costs = {name: Change(before.of(name), after.of(name)) for name in ("params", "macs", "bytes")}
     return PruneResult(
         model=session.model_name,
         data=session.data_name,
@@ -110,9 +112,9 @@ def _result(
         rate=prune.rate,
         rate_achieved=plan.rate,
         channels=Change(sum(len(mask) for mask in plan.masks.values()), sum(plan.kept.values())),
-        params=Change(before.params, after.params),
-        macs=Change(before.macs, after.macs),
-        bytes=Change(before.bytes, after.bytes),
+        params=costs["params"],
+        macs=costs["macs"],
+        bytes=costs["bytes"],
         latency_ms=latency,
         accuracy=made.accuracy,
         verified=Verified(
@@ -125,6 +127,9 @@ def _result(
         seconds=watch.seconds,
         artifact=str(path),
         run_dir=str(session.folder),
+        unit=scores.unit,
+        goals=goals(bench, plan.rate, {**costs, "latency": latency}, made.accuracy),
+        provenance=origins(bench, path),
     )
 
 
