@@ -1,6 +1,5 @@
 """`infprune prune`."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +18,7 @@ from infprune.cli.options import (
     ThreadsOption,
     overridden,
 )
-from infprune.cli.running import RichProgress, execute
+from infprune.cli.running import RichProgress, execute, recorded
 from infprune.errors import QualityError
 
 
@@ -63,10 +62,13 @@ def prune(
 
     def work(progress: RichProgress) -> Any:
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
-        from infprune.files import atomic_write  # noqa: PLC0415
         from infprune.pipeline import prune as pipeline  # noqa: PLC0415
         from infprune.report.as_json import to_json  # noqa: PLC0415
+        from infprune.report.drawn import drawn  # noqa: PLC0415
+        from infprune.report.joint_figure import joint_png  # noqa: PLC0415
         from infprune.report.markdown import prune_markdown  # noqa: PLC0415
+        from infprune.report.prune_figures import prune_scenes  # noqa: PLC0415
+        from infprune.report.prune_page import prune_html  # noqa: PLC0415
 
         words = overridden(
             overrides,
@@ -90,14 +92,10 @@ def prune(
         )
         settings = configuration.load(config, words)
         result = pipeline.run(settings, progress, resume=resume)
-        folder = Path(result.run_dir)
-        atomic_write(folder / "result.json", to_json(result))
-        atomic_write(folder / "result.md", prune_markdown(result))
+        files = {"result.json": to_json, "result.md": prune_markdown, "result.html": prune_html}
         if result.joint is not None and result.joint.masks:
-            from infprune.report.joint_figure import joint_png  # noqa: PLC0415 - slow to import
-
-            atomic_write(folder / "joint.png", joint_png(result.joint))
-        return result
+            files["joint.png"] = lambda result: joint_png(result.joint)
+        return recorded(result, files | drawn(prune_scenes(result)))
 
     def show(result: Any, console: Any) -> None:
         from infprune.report.console import show_prune  # noqa: PLC0415

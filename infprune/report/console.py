@@ -69,6 +69,9 @@ def show_prune(result: PruneResult, console: Console) -> None:
     console.print(
         f"Wrote [bold]{escape(result.artifact)}[/bold] in {sum(result.seconds.values()):.1f} s", soft_wrap=True
     )
+    for file in result.files:
+        if file.endswith(".html"):
+            console.print(f"Report: [bold]{escape(file)}[/bold]", soft_wrap=True)
     for line in result.missed:
         console.print(f"[red]Quality gate missed:[/red] {escape(line)}", soft_wrap=True)
 
@@ -183,7 +186,8 @@ def show_report(result: ReportResult, console: Console) -> None:
     if len(rates) > 1:
         console.print(plot(lines, x_label="channels removed (%)", y_label=f"test accuracy, {last} (%)"))
     for file in result.files:
-        console.print(f"Wrote [bold]{escape(file)}[/bold]", soft_wrap=True)
+        if "/figures/" not in file:
+            console.print(f"Wrote [bold]{escape(file)}[/bold]", soft_wrap=True)
 
 
 def _named(result: PruneResult | ReportResult | TrainResult | EvaluateResult) -> str:
