@@ -1,5 +1,7 @@
 """Results for people: Rich tables on a console that is passed in."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +19,7 @@ from infprune.pipeline.results import (
     Search,
     TrainResult,
 )
+from infprune.report.drawn import FOLDER
 from infprune.report.figures import by_criterion, stages
 from infprune.report.terminal_plot import plot
 
@@ -186,7 +189,7 @@ def show_report(result: ReportResult, console: Console) -> None:
     if len(rates) > 1:
         console.print(plot(lines, x_label="channels removed (%)", y_label=f"test accuracy, {last} (%)"))
     for file in result.files:
-        if "/figures/" not in file:
+        if Path(file).parent.name != FOLDER:
             console.print(f"Wrote [bold]{escape(file)}[/bold]", soft_wrap=True)
 
 

@@ -15,8 +15,13 @@ class Markup(str):
 
 
 def escape(text: object) -> Markup:
-    """Text as markup; what no document may hold becomes U+FFFD."""
-    return text if isinstance(text, Markup) else Markup(html.escape(_UNPRINTABLE.sub("\ufffd", str(text))))
+    """Text as markup."""
+    return text if isinstance(text, Markup) else Markup(html.escape(printable(str(text))))
+
+
+def printable(text: str) -> str:
+    """Text in which U+FFFD stands for what no document may hold."""
+    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def joined(*parts: object) -> Markup:

@@ -1,14 +1,17 @@
 "use strict";
-// A click on a header's button (or Enter, or Space) sorts: numbers first, by size; then text. Empty cells stay last.
+// A click on a header's button (or Enter, or Space) sorts up, then down, then back to the order of the page.
+// Cells with a number sort by it, others by their text; empty ones stay last.
+const NEXT = { none: "ascending", ascending: "descending", descending: "none" };
 for (const table of document.querySelectorAll("table.sortable")) {
   const headers = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
+  const original = [...body.rows];
   headers.forEach((header, column) => {
     header.querySelector("button").addEventListener("click", () => {
-      const down = header.getAttribute("aria-sort") === "ascending";
+      const order = NEXT[header.getAttribute("aria-sort")];
       headers.forEach((other) => other.setAttribute("aria-sort", "none"));
-      header.setAttribute("aria-sort", down ? "descending" : "ascending");
-      body.append(...sorted([...body.rows], column, down ? -1 : 1));
+      header.setAttribute("aria-sort", order);
+      body.append(...(order === "none" ? original : sorted(original, column, order === "ascending" ? 1 : -1)));
     });
   });
 }

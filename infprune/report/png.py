@@ -1,7 +1,9 @@
 """Figures as PNG, on white."""
 
 import io
+import warnings
 
+from infprune.report.markup import printable
 from infprune.report.scene import PALETTE, WIDTH, Area, Label, Scene
 
 SCALE = 2  # pixels of the file per pixel of the figure
@@ -21,7 +23,9 @@ def png(scene: Scene) -> bytes:
     for mark in scene.marks:
         colour = "none" if mark.role == "none" else PALETTE[mark.role][0]
         if isinstance(mark, Label):
-            text = axes.text(mark.x, mark.y, mark.text, color=colour, fontsize=0.66 * mark.size, parse_math=False)
+            text = axes.text(
+                mark.x, mark.y, printable(mark.text), color=colour, fontsize=0.66 * mark.size, parse_math=False
+            )
             text.set(ha=_ALIGN[mark.anchor], va="baseline", rotation=90 * mark.upwards, rotation_mode="anchor")
         elif isinstance(mark, Area):
             axes.add_patch(Polygon(mark.points, color=colour, linewidth=0))
@@ -30,5 +34,7 @@ def png(scene: Scene) -> bytes:
             xs, ys = zip(*mark.points, strict=True)
             axes.add_line(Line2D(xs, ys, color=colour, linewidth=0.72 * mark.width, linestyle=dashes))
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it; SVG and page have the letter
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -81,7 +81,7 @@ def _sizes(result: PruneResult) -> Markup:
 def _asked(result: PruneResult) -> Markup:
     rows = [
         [
-            Cell(GOALS.get(goal.name, goal.name)),
+            Cell(GOALS[goal.name] + (", found by the search" if goal.name == "rate" and result.search else "")),
             Cell(_goal(goal, goal.asked), goal.asked),
             Cell(_goal(goal, goal.achieved), goal.achieved),
             Cell("✓ met" if goal.met else "✗ missed"),
