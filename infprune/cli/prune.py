@@ -1,5 +1,6 @@
 """`infprune prune`."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -92,6 +93,7 @@ def prune(
         )
         settings = configuration.load(config, words)
         result = pipeline.run(settings, progress, resume=resume)
+        files: dict[str, Callable[[Any], str | bytes]]
         files = {"result.json": to_json, "result.md": prune_markdown, "result.html": prune_html}
         if result.joint is not None and result.joint.masks:
             files["joint.png"] = lambda result: joint_png(result.joint)

@@ -82,15 +82,18 @@ def rates_scene(search: Search, max_drop: float | None) -> Scene:
     body: list[Line | Area | Label] = [
         *frame(x, y, "channels removed (%)", "validation accuracy (%)"),
         *marks,
-        *_level(x, y.at(100 * search.dense), "dense", 13),
+        Line(((x.start, y.at(100 * search.dense)), (x.end, y.at(100 * search.dense))), "ink", 1, dashed=True),
+        Label(x.end - 2, y.at(100 * search.dense) - 5, "dense", anchor="end"),
     ]
     if floor is not None:
-        body += _level(x, y.at(100 * floor), "least that is allowed", -5)
+        at = y.at(100 * floor)
+        body += [Line(((x.start, at), (x.end, at)), "ink", 1, dashed=True), Label(x.start + 4, at + 13, "allowed")]
     for probe in search.probes:
         shape, role = ("diamond", "c1") if probe.rate == search.rate else ("circle", "c0")
         hint = f"rate {probe.rate:.3f}: accuracy {probe.accuracy:.4f}"
         body.append(marker(shape, (x.at(100 * probe.rate), y.at(100 * probe.accuracy)), role, hint))
     words = f"{len(search.probes)} rates tried on validation samples; {100 * search.rate:.1f} % was chosen."
+    words += "" if floor is None else ' Below the line "allowed", more accuracy is lost than --max-drop allows.'
     return Scene("rates", "Validation accuracy of the rates that were tried", words, 296, body)
 
 
@@ -112,13 +115,6 @@ def prediction_scene(search: Search) -> Scene:
     r = "" if search.correlation is None else f" Pearson's r is {search.correlation:.3f}."
     words = f"Mean squared change of the logits at {len(pairs)} rates; the dashed line is equality.{r}"
     return Scene("prediction", "Predicted against measured loss", words, 296, body)
-
-
-def _level(x: Axis, at: float, text: str, shift: float) -> list[Line | Label]:
-    return [
-        Line(((x.start, at), (x.end, at)), "ink", 1, dashed=True),
-        Label(x.end - 2, at + shift, text, anchor="end"),
-    ]
 
 
 def _names_width(layers: Sequence[LayerRow]) -> float:

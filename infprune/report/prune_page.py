@@ -186,9 +186,11 @@ def _learned(result: PruneResult) -> Markup:
     columns = list(dict.fromkeys(key for epoch in joint.epochs for key in epoch))
     rows = [[_value(epoch.get(key)) for key in columns] for epoch in joint.epochs]
     words = f"{joint.method} decided what to cut in the first {joint.learning} of {len(joint.epochs)} epochs."
-    handover = "" if joint.handover is None else f" Surgery changed the outputs by {joint.handover:.1e} (relative)."
+    handover: tuple[object, ...] = ()
+    if joint.handover is not None:
+        handover = (" Surgery changed the outputs by ", tag("strong", f"{joint.handover:.1e}"), " (relative).")
     epochs = table("Epochs", [column.replace("_", " ") for column in columns], rows) if rows else None
-    return section("Learned while fine-tuning", paragraph(words + handover), epochs)
+    return section("Learned while fine-tuning", paragraph(words, *handover), epochs)
 
 
 def _value(value: object) -> Cell:

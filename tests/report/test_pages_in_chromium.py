@@ -73,6 +73,8 @@ def test_a_page_loads_without_errors_and_fits(show, kind, width):
     browser = show(PAGES[kind](), width)
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    names = browser.execute_script("return [...document.querySelectorAll('tbody th')].map(c => c.offsetWidth)")
+    assert max(names) <= 0.6 * width  # they stay while the rest of a table scrolls, and must leave room for it
     assert browser.execute_script("return document.querySelector('h1').textContent") != ""
 
 
