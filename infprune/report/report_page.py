@@ -38,7 +38,7 @@ def _by_rate(result: ReportResult, stage: str) -> Markup:
     rows = []
     for name, found in by_criterion(result).items():
         at = {row.rate: row for row in found}
-        rows.append([Cell(name), *(_spread(at.get(rate), stage) for rate in rates)])
+        rows.append([Cell(code(name)), *(_spread(at.get(rate), stage) for rate in rates)])
     seeds = result.rows[0].seeds
     caption = f"Test accuracy (%), {TITLES[stage]}" + (", mean ± standard deviation" if seeds > 1 else "")
     return table(caption, ["criterion", *(f"{100 * rate:g} % removed" for rate in rates)], rows)
@@ -48,7 +48,7 @@ def _points(result: ReportResult) -> Markup:
     shown = stages(result)
     rows = [
         [
-            Cell(row.criterion),
+            Cell(code(row.criterion)),
             Cell(f"{100 * row.rate:g}", row.rate),
             Cell(f"{100 * row.rate_achieved:.1f}", row.rate_achieved),
             Cell(f"{100 * row.macs:.1f}", row.macs),
