@@ -1,5 +1,6 @@
 """`infprune prune`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from infprune.cli.options import (
     check_junit,
     overridden,
 )
-from infprune.cli.running import enforce, execute
+from infprune.cli.running import enforce, execute, recorded
 from infprune.progress import Progress
 
 
@@ -115,16 +116,18 @@ def _written(result: Any, junit: Path | None) -> Any:
     """Write what a finished run tells into its folder, and the test report."""
     from infprune.files import atomic_write  # noqa: PLC0415
     from infprune.report.as_json import to_json  # noqa: PLC0415
+    from infprune.report.drawn import drawn  # noqa: PLC0415
+    from infprune.report.joint_figure import joint_png  # noqa: PLC0415
     from infprune.report.junit import prune_junit  # noqa: PLC0415
     from infprune.report.markdown import prune_markdown  # noqa: PLC0415
+    from infprune.report.prune_figures import prune_scenes  # noqa: PLC0415
+    from infprune.report.prune_page import prune_html  # noqa: PLC0415
 
-    folder = Path(result.run_dir)
-    atomic_write(folder / "result.json", to_json(result))
-    atomic_write(folder / "result.md", prune_markdown(result))
+    files: dict[str, Callable[[Any], str | bytes]]
+    files = {"result.json": to_json, "result.md": prune_markdown, "result.html": prune_html}
     if result.joint is not None and result.joint.masks:
-        from infprune.report.joint_figure import joint_png  # noqa: PLC0415 - slow to import
-
-        atomic_write(folder / "joint.png", joint_png(result.joint))
+        files["joint.png"] = lambda result: joint_png(result.joint)
+    result = recorded(result, files | drawn(prune_scenes(result)))
     if junit is not None:
         atomic_write(junit, prune_junit(result))
     return result

@@ -32,7 +32,7 @@ def report(
     as_json: JsonOption = False,  # noqa: FBT002 - typer's way of a flag
     quiet: QuietOption = False,  # noqa: FBT002
 ) -> None:
-    """Accuracy against rate for several criteria: table, plot, JSON, Markdown and PNG.
+    """Accuracy against rate for several criteria: table, plot, HTML, JSON, Markdown and PNG.
 
     Example: [bold]infprune report --rates 0.3,0.5,0.7 --criteria influence,gate,random --seeds 3[/bold]
     """
@@ -41,13 +41,17 @@ def report(
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline import report as pipeline  # noqa: PLC0415
         from infprune.report.as_json import to_json  # noqa: PLC0415
+        from infprune.report.drawn import drawn  # noqa: PLC0415
         from infprune.report.figures import accuracy_png  # noqa: PLC0415
         from infprune.report.markdown import report_markdown  # noqa: PLC0415
+        from infprune.report.report_figures import report_scenes  # noqa: PLC0415
+        from infprune.report.report_page import report_html  # noqa: PLC0415
 
         words = overridden(overrides, run__device=device, run__seed=seed, run__threads=threads)
         grid = pipeline.grid(rates, criteria, seeds)
         result = pipeline.run(configuration.load(config, words), grid, progress, finetune=finetune, resume=resume)
-        return recorded(result, {"report.json": to_json, "report.md": report_markdown, "report.png": accuracy_png})
+        files = {"report.json": to_json, "report.md": report_markdown, "report.html": report_html}
+        return recorded(result, files | {"report.png": accuracy_png} | drawn(report_scenes(result)))
 
     def show(result: Any, console: Any) -> None:
         from infprune.report.console import show_report  # noqa: PLC0415

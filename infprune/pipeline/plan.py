@@ -29,6 +29,11 @@ class Sizes:
     macs: Change
     bytes: Change
 
+    @property
+    def costs(self) -> dict[str, Change]:
+        """What budgets speak of, by their names."""
+        return {"params": self.params, "macs": self.macs, "bytes": self.bytes}
+
 
 def run(settings: Config, progress: Progress) -> PlanResult:
     """Score, select, cut and prove in memory, as `infprune prune` will: the same layers keep the same widths.

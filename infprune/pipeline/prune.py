@@ -14,6 +14,7 @@ from infprune.files import sha256
 from infprune.pipeline import gates
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.joint import learn, without_scores
+from infprune.pipeline.origins import goals, origins
 from infprune.pipeline.plan import sizes, timed, verified
 from infprune.pipeline.results import Change, Gate, PruneResult
 from infprune.pipeline.score import measured, rows
@@ -103,6 +104,9 @@ def _result(
         seconds=watch.seconds,
         artifact=str(path),
         run_dir=str(session.folder),
+        unit=scores.unit,
+        goals=goals(prune, plan.rate, size.costs | {"latency": latency}),
+        provenance=origins(bench, path),
     )
 
 

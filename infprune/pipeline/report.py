@@ -14,6 +14,7 @@ from infprune.errors import ConfigError
 from infprune.evaluation import evaluate
 from infprune.models.checkpoint import digest
 from infprune.pipeline.bench import Bench, open_bench
+from infprune.pipeline.origins import origins
 from infprune.pipeline.results import ReportResult, ReportRow
 from infprune.pipeline.score import scored
 from infprune.pipeline.shrink import Order, Shrunk, shrink
@@ -90,6 +91,7 @@ def run(settings: config.Config, grid: Grid, progress: Progress, *, finetune: bo
         seconds=watch.seconds,
         files=[],
         run_dir=str(session.folder),
+        provenance=origins(bench),
     )
 
 

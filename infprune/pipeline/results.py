@@ -51,8 +51,37 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """A budget, by the name of its setting: asked as configured, achieved in the same unit."""
+
+    name: str
+    asked: float
+    achieved: float
+    met: bool
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a result was made from; `data`: its configuration, `samples`: of each split. Nothing depends on the clock.
+
+    Digests are SHA-256: of the dense network's tensors, of the scores file that was reused, of the file written.
+    """
+
+    versions: dict[str, str]
+    seed: int
+    device: str
+    threads: int
+    precision: str
+    data: dict[str, Any]
+    samples: dict[str, int]
+    base_sha256: str
+    scores_sha256: str | None = None
+    artifact_sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class LayerRow:
-    """One channel layer: widths, its share of all MACs, score quantiles (0, 25, 50, 75, 100 %)."""
+    """One channel layer: widths, its share of all MACs, score quantiles (0, 25, 50, 75, 100 %; every 5 %)."""
 
     name: str
     channels: int
@@ -61,6 +90,7 @@ class LayerRow:
     quantiles: list[float]
     frozen: str | None = None
     inexact: str | None = None
+    distribution: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -120,7 +150,7 @@ class JointTrace:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """Result of `infprune prune`."""
+    """Result of `infprune prune`; `unit`: of the scores."""
 
     model: str
     data: str
@@ -143,6 +173,10 @@ class PruneResult:
     run_dir: str
     search: Search | None = None
     joint: JointTrace | None = None
+    unit: str = ""
+    goals: list[Goal] = field(default_factory=list)
+    provenance: Provenance | None = None
+    files: list[str] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     dry_run: Literal[False] = False
     schema_version: Version = SCHEMA
@@ -237,6 +271,7 @@ class ReportResult:
     seconds: dict[str, float]
     files: list[str]
     run_dir: str
+    provenance: Provenance | None = None
     schema_version: Version = SCHEMA
     command: Literal["report"] = "report"
 

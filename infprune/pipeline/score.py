@@ -6,7 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
 
 from infprune import cost, selection, sensitivity
 from infprune.artifacts import ScoresManifest, read_scores, write_scores
@@ -110,15 +109,15 @@ def rows(
     """One row per channel layer; the frozen, the protected and the unproved say why they are not cut."""
     total = cost.count(coupling).macs
     share = {name: macs / total for name, macs in cost.macs_by_layer(coupling).items()}
-    points = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+    points = torch.linspace(0, 1, 21, dtype=torch.float64)
 
     def row(layer: ChannelLayer) -> LayerRow:
         if layer.name not in plan.masks:
             reason = layer.frozen or unproved.get(layer.name) or "protected"
             return LayerRow(layer.name, layer.size, layer.size, share[layer.name], [], reason, layer.inexact)
-        quantiles: Tensor = scores.values[layer.name].quantile(points)
-        kept, told = plan.kept[layer.name], quantiles.tolist()
-        return LayerRow(layer.name, layer.size, kept, share[layer.name], told, None, layer.inexact)
+        spread: list[float] = scores.values[layer.name].quantile(points).tolist()
+        kept = plan.kept[layer.name]
+        return LayerRow(layer.name, layer.size, kept, share[layer.name], spread[::5], None, layer.inexact, spread)
 
     return [row(layer) for layer in coupling.layers]
 

@@ -1,1 +1,1 @@
-"""Results rendered: Rich, JSON, Markdown, terminal plot, PNG."""
+"""Results rendered: Rich, JSON, Markdown, HTML, terminal plot, SVG, PNG."""

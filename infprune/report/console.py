@@ -1,5 +1,7 @@
 """Results for people: Rich tables on a console that is passed in."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,6 +21,7 @@ from infprune.pipeline.results import (
     Search,
     TrainResult,
 )
+from infprune.report.drawn import FOLDER
 from infprune.report.figures import by_criterion, stages
 from infprune.report.terminal_plot import plot
 
@@ -59,6 +62,9 @@ def show_prune(result: PruneResult, console: Console) -> None:
     console.print(
         f"Wrote [bold]{escape(result.artifact)}[/bold] in {sum(result.seconds.values()):.1f} s", soft_wrap=True
     )
+    for file in result.files:
+        if file.endswith(".html"):
+            console.print(f"Report: [bold]{escape(file)}[/bold]", soft_wrap=True)
     for line in result.missed:
         console.print(f"[red]Quality gate missed:[/red] {escape(line)}", soft_wrap=True)
 
@@ -232,7 +238,8 @@ def show_report(result: ReportResult, console: Console) -> None:
     if len(rates) > 1:
         console.print(plot(lines, x_label="channels removed (%)", y_label=f"test accuracy, {last} (%)"))
     for file in result.files:
-        console.print(f"Wrote [bold]{escape(file)}[/bold]", soft_wrap=True)
+        if Path(file).parent.name != FOLDER:
+            console.print(f"Wrote [bold]{escape(file)}[/bold]", soft_wrap=True)
 
 
 def _named(result: PruneResult | PlanResult | ReportResult | TrainResult | EvaluateResult) -> str:

@@ -1,6 +1,9 @@
 """score, train, finetune, evaluate, report, configs, help."""
 
+import html
 import json
+import re
+import shlex
 import subprocess
 import sys
 
@@ -75,6 +78,8 @@ def test_report_measures_the_grid_and_resumes(infprune, tmp_path):
     assert row["finetuned"] is None
     png = (tmp_path / "runs/digits_resnet-report/report.png").read_bytes()
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    page = (tmp_path / "runs/digits_resnet-report/report.html").read_text()
+    assert "<h1>digits_resnet on digits: criteria compared</h1>" in page
     assert "| random |" in (tmp_path / "runs/digits_resnet-report/report.md").read_text()
     assert json.loads((tmp_path / "runs/digits_resnet-report/report.json").read_text()) == result
 
@@ -82,7 +87,13 @@ def test_report_measures_the_grid_and_resumes(infprune, tmp_path):
     assert again["rows"] == result["rows"]
     assert again["seconds"].get("measure", 0) == 0
 
+    told = html.unescape(re.search("<pre><code>infprune (.*?)</code>", page).group(1))
+    again = infprune(*shlex.split(told), "--json", "--resume").json
+    assert again["rows"] == result["rows"]
+    assert again["seconds"].keys() == {"load", "coupling", "evaluate"}  # all points were found: the same settings
+
     shown = infprune("report", *words, "--resume")
+    assert shown.out.count("Wrote ") == 4  # not each figure
     assert "test accuracy (%), compensated" in shown.out
     assert "channels removed (%)" in shown.out
 

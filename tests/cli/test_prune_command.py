@@ -10,6 +10,7 @@ import infprune as package
 from infprune.data import splits
 from infprune.data.loaders import batches
 from infprune.evaluation import evaluate
+from infprune.files import sha256
 from infprune.pipeline import score as score_pipeline
 from runs import SMALL
 
@@ -72,6 +73,33 @@ def test_result_files_are_written_beside_the_config(pruned):
     run = folder / result["run_dir"]
     assert json.loads((run / "result.json").read_text())["artifact"] == result["artifact"]
     assert "| params | 222,570 |" in (run / "result.md").read_text()
+    assert "<h1>digits_resnet on digits, pruned</h1>" in (run / "result.html").read_text()
+    figures = [f"figures/{name}.{kind}" for name in ("channels", "scores") for kind in ("svg", "png")]
+    names = ["result.json", "result.md", "result.html", *figures]
+    assert result["files"] == [f"{result['run_dir']}/{name}" for name in names]
+    assert all((folder / file).stat().st_size for file in result["files"])
+
+
+def test_the_result_says_what_it_was_made_from(pruned):
+    folder, result = pruned
+    made = result["provenance"]
+    with safe_open(folder / result["artifact"], framework="pt") as file:
+        assert made["base_sha256"] == json.loads(file.metadata()["infprune"])["base_sha256"]
+    assert made["artifact_sha256"] == sha256(folder / result["artifact"])
+    assert made["scores_sha256"] is None
+    assert made["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert (made["seed"], made["device"], made["data"]["name"]) == (0, "cpu", "digits")
+    assert made["samples"] == {"train": 1294, "validation": 144, "test": 359, "calibration": 256}
+
+
+def test_score_quantiles_are_those_of_the_distribution(pruned):
+    _, result = pruned
+    cut = [row for row in result["layers"] if row["frozen"] is None]
+    assert len(cut) == 6
+    for row in cut:
+        assert len(row["distribution"]) == 21
+        assert row["distribution"][::5] == row["quantiles"]
+        assert row["distribution"] == sorted(row["distribution"])
 
 
 def test_a_missed_gate_exits_5_and_still_writes(infprune, tmp_path):
@@ -87,6 +115,10 @@ def test_max_drop_gate(infprune):
     outcome = infprune("prune", "--rate", 0.9, "--max-drop", 0.001, "--compensate", "none", "--json", *SMALL)
     assert outcome.code == 5
     assert len(outcome.json["missed"]) == 1
+    accuracy = outcome.json["accuracy"]
+    drop = accuracy["dense"] - accuracy["cut"]
+    (gate,) = outcome.json["gates"]
+    assert (gate["name"], gate["limit"], gate["value"], gate["passed"]) == ("max-drop", 0.001, drop, False)
 
 
 def test_scores_are_reused_without_a_pass(infprune, pruned, monkeypatch):
@@ -105,6 +137,8 @@ def test_a_macs_budget_is_kept(infprune):
     result = outcome.json
     assert outcome.code == 0
     assert result["rate"] is None
+    share = result["macs"]["after"] / result["macs"]["before"]
+    assert result["goals"] == [{"name": "macs", "asked": 0.4, "achieved": share, "met": True}]
     assert 0.3 * result["macs"]["before"] < result["macs"]["after"] <= 0.4 * result["macs"]["before"]
 
 
@@ -113,6 +147,7 @@ def test_people_see_a_table(infprune):
     assert outcome.code == 0
     assert "magnitude, 50.0% removed" in outcome.out
     assert "Proof: equal to the masked dense network" in outcome.out
+    assert "Report: runs/digits_resnet-prune/result.html" in outcome.out
 
 
 def test_quiet_says_nothing(infprune):
