@@ -5,9 +5,9 @@
     python scripts/joint.py cifar10-resnet56 --macs 0.59 --epochs 2 --seeds 1 data.root=PATH model.checkpoint=FILE
 
 Rows: the dense network fine-tuned equally long; INF-CP and network slimming, which learn what to cut in the first half
-of the epochs; prune-then-fine-tune with scores, without and with our compensation. Test accuracy after the last epoch;
-mean and sample standard deviation over seeds (of training order, augmentation and calibration samples). An interrupted
-run goes on where it was.
+of the epochs; our scores and compensation after that half; prune-then-fine-tune with scores, without and with our
+compensation. Test accuracy after the last epoch; mean and sample standard deviation over seeds (of training order,
+augmentation and calibration samples). An interrupted run goes on where it was.
 """
 
 import argparse
@@ -31,6 +31,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "dense, fine-tuned": ("prune.rate=0", "prune.scope=global", "prune.compensate=none", "score.criterion=magnitude"),
     "INF-CP": ("finetune.method=inf-cp",),
     "slimming": ("finetune.method=slimming",),
+    "midway, influence + compensation (ours)": ("finetune.method=midway",),
     "influence + compensation (ours)": ("score.criterion=influence",),
     "influence": ("score.criterion=influence", "prune.compensate=none"),
     "inf-cp score": ("score.criterion=inf-cp", "prune.compensate=none", "prune.scope=global"),

@@ -20,7 +20,9 @@ Overrides = Annotated[
 CriterionOption = Annotated[str | None, typer.Option(help="influence, theorem1, gate, inf-cp, taylor, ...")]
 MethodOption = Annotated[
     str | None,
-    typer.Option(help="standard, or what learns the cut while fine-tuning: inf-cp, slimming (see section joint)."),
+    typer.Option(
+        help="standard; cut midway in fine-tuning; or learn the cut by it: inf-cp, slimming (see section joint)."
+    ),
 ]
 OutputOption = Annotated[str | None, typer.Option("--output", "-o", help="The file to write.")]
 JunitOption = Annotated[

@@ -248,17 +248,18 @@ class FinetuneConfig(TrainConfig):
 
     epochs: int = Field(default=2, ge=0, description="Passes over the training samples.")
     lr: float = Field(default=0.01, gt=0, description="The highest learning rate.")
-    method: Literal["standard", "inf-cp", "slimming"] = Field(
+    method: Literal["standard", "midway", "inf-cp", "slimming"] = Field(
         default="standard",
-        description="`inf-cp`, `slimming`: part of the epochs learn what to cut (`--method`; section `joint`).",
+        description="`midway`: cut after part of the epochs; `inf-cp`, `slimming`: these epochs learn what to cut "
+        "(`--method`; section `joint`).",
     )
 
 
 class JointConfig(Section):
-    """Pruning that is learned while fine-tuning (`finetune.method`)."""
+    """Pruning in the middle of fine-tuning, or learned by it (`finetune.method`)."""
 
     epochs: int | None = Field(
-        default=None, gt=0, description="Of `finetune.epochs`, those that learn what to cut; null: half, rounded up."
+        default=None, gt=0, description="Of `finetune.epochs`, those before the cut; null: half, rounded up."
     )
     order: Literal["together", "layerwise"] = Field(
         default="together", description="inf-cp: all layers at once, or one after the other."
@@ -377,7 +378,7 @@ class Config(Section):
     train: TrainConfig = Field(default=TrainConfig(), description="Training from the start.")
     finetune: FinetuneConfig = Field(default=FinetuneConfig(), description="Training after the cut.")
     joint: JointConfig = Field(
-        default=JointConfig(), description="Pruning that is learned while fine-tuning (`finetune.method`)."
+        default=JointConfig(), description="Pruning in the middle of fine-tuning, or learned by it (`finetune.method`)."
     )
     influence: InfluenceConfig = Field(
         default=InfluenceConfig(), description="The curvature, and how it is solved with (validate, layers, features)."

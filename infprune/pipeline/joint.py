@@ -1,8 +1,8 @@
-"""Pruning that is learned while fine-tuning: masks or penalties, surgery, and the rest of the epochs."""
+"""Pruning in the middle of fine-tuning, or learned by it: some epochs, surgery, the rest of the epochs."""
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor, nn
@@ -19,7 +19,8 @@ from infprune.joint.inf_cp import Settings
 from infprune.pipeline import cutting
 from infprune.pipeline.bench import Bench
 from infprune.pipeline.results import Accuracy, JointTrace
-from infprune.pipeline.shrink import Shrunk
+from infprune.pipeline.score import scored
+from infprune.pipeline.shrink import Order, Shrunk, shrink
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
 from infprune.proof import difference
@@ -38,14 +39,18 @@ class Learned:
     trace: JointTrace
 
 
-def without_scores(bench: Bench) -> Bench:
+def prepared(bench: Bench) -> Bench:
     """Settings that mean something while weights move: bare ranking (CP section 2.4) for calibrated, no compensation.
+
+    Cutting midway scores and compensates as always.
 
     Raises:
         ConfigError: a budget or a number of epochs that the method cannot work with.
     """
     config = bench.session.config
     _check(config)
+    if config.finetune.method == "midway":
+        return bench
     scope = "global" if config.prune.scope == "calibrated" else config.prune.scope
     prune = config.prune.model_copy(update={"scope": scope, "compensate": "none"})
     return replace(bench, session=replace(bench.session, config=config.model_copy(update={"prune": prune})))
@@ -59,30 +64,40 @@ def learn(bench: Bench, dense_accuracy: float, watch: Stopwatch, progress: Progr
     """
     settings = bench.session.config
     method, epochs, learning = settings.finetune.method, settings.finetune.epochs, _learning(settings)
-    whole = {layer.name: reason for layer in bench.layers if (reason := _unlearnable(layer)) is not None}
+    whole = {} if method == "midway" else _unlearnable(bench.layers)
     bench = replace(bench, layers=tuple(layer for layer in bench.layers if layer.name not in whole))
     if not bench.layers:
         raise BudgetError(f"{method} has nothing to cut: {'; '.join(f'{n}: {why}' for n, why in whole.items())}")
     module = copy.deepcopy(bench.dense)
     recipe = replace(bench.session.recipe("finetune"), epochs=learning, total=epochs)
-    plugin = _inf_cp(bench, module) if method == "inf-cp" else _slimming(bench, module)
+    plugin = _PLUGINS[method](bench, module)
     with watch.stage("learn"):
         trained = _train(bench, module, recipe, plugin, "joint", progress, resume=resume)
-    with watch.stage("cut"):
-        made, scores, handover = _cut(bench, trained.module, plugin)
-    with watch.stage("evaluate"):
-        accuracy = Accuracy(dense_accuracy, evaluate(made.module, bench.test).accuracy)
-    small, history = made.module, list(trained.history)
+    bench = replace(bench, dense=trained.module.eval())
+    handover = None
+    if isinstance(plugin, InfCp):
+        with watch.stage("cut"):
+            made, scores, handover = _decided(bench, plugin)
+        with watch.stage("evaluate"):
+            shrunk = Shrunk(made.module, made, Accuracy(dense_accuracy, evaluate(made.module, bench.test).accuracy))
+    else:
+        criterion = "bn-scale" if method == "slimming" else settings.score.criterion
+        with watch.stage("score"):
+            scores = scored(bench, (criterion,), settings.run.seed, progress)[criterion]
+        order = Order(bench.budget, settings.run.seed, finetune=False)
+        shrunk = shrink(bench, scores, dense_accuracy, order, watch, progress)
+    history = list(trained.history)
     if epochs > learning:
         rest = replace(recipe, epochs=epochs - learning, begun=learning)
         with watch.stage("finetune"):
-            on = _train(bench, copy.deepcopy(small), rest, None, "finetune", progress, resume=resume)
-        small, history = on.module, [*history, *on.history]
+            on = _train(bench, copy.deepcopy(shrunk.module), rest, Plugin(), "finetune", progress, resume=resume)
+        history += on.history
         with watch.stage("evaluate"):
-            accuracy = replace(accuracy, finetuned=evaluate(small, bench.test).accuracy)
+            accuracy = replace(shrunk.accuracy, finetuned=evaluate(on.module, bench.test).accuracy)
+        shrunk = replace(shrunk, module=on.module, accuracy=accuracy)
     masks = [asdict(record) for record in plugin.history] if isinstance(plugin, InfCp) else []
     trace = JointTrace(method, learning, [asdict(epoch) for epoch in history], handover, masks)
-    return Learned(Shrunk(small, made, accuracy), scores, whole, trace)
+    return Learned(shrunk, scores, whole, trace)
 
 
 def _learning(settings: Config) -> int:
@@ -97,14 +112,23 @@ def _check(settings: Config) -> None:
         raise ConfigError(
             f"joint.epochs: expected 1 to {epochs} (finetune.epochs), got {learning}; raise finetune.epochs"
         )
-    if settings.prune.latency is not None:
-        raise ConfigError(f"prune.latency: {settings.finetune.method} cannot learn it; use prune.macs")
+    method = settings.finetune.method
+    if settings.prune.latency is not None and method != "midway":
+        raise ConfigError(f"prune.latency: {method} cannot learn it; use prune.macs")
+    if settings.score.file is not None:
+        raise ConfigError(f"score.file: {method} trains the network before it is cut; drop --scores")
 
 
-def _unlearnable(layer: ChannelLayer) -> str | None:
-    if layer.inexact is not None:
-        return f"left whole: the statistics of {layer.inexact} run over its channels, so masks are not surgery"
-    return None if filters(layer) else "left whole: no weight makes its channels"
+def _unlearnable(layers: Sequence[ChannelLayer]) -> dict[str, str]:
+    """Layers that are left whole, with the reason."""
+    found = {}
+    for layer in layers:
+        if layer.inexact is not None:
+            told = f"the statistics of {layer.inexact} run over its channels, so masks are not surgery"
+            found[layer.name] = f"left whole: {told}"
+        elif not filters(layer):
+            found[layer.name] = "left whole: no weight makes its channels"
+    return found
 
 
 def _inf_cp(bench: Bench, module: nn.Module) -> InfCp:
@@ -123,28 +147,30 @@ def _slimming(bench: Bench, module: nn.Module) -> Slimming:
     return Slimming(module, bench.layers, bench.session.config.joint.l1)
 
 
+_PLUGINS: dict[str, Callable[[Bench, nn.Module], Plugin]] = {
+    "midway": lambda _, __: Plugin(),
+    "inf-cp": _inf_cp,
+    "slimming": _slimming,
+}
+
+
+def _decided(bench: Bench, plugin: InfCp) -> tuple[cutting.Cut, ChannelScores, float]:
+    """Carry out what was learned; with the scores, and how much surgery changed the outputs."""
+    inputs = bench.session.example(8)
+    made = cutting.carry_out(bench.dense, bench.coupling, plugin.plan(), inputs)
+    handover, _ = difference(plugin.view(bench.dense), made.module, (inputs, noise_like(inputs, seed=0)))
+    return made, _named({name: v.double().cpu() for name, v in plugin.influence.channels.items()}), handover
+
+
 def _named(values: dict[str, Tensor]) -> ChannelScores:
     return ChannelScores("inf-cp", "loss (nats)", values)
-
-
-def _cut(bench: Bench, module: nn.Module, plugin: Plugin) -> tuple[cutting.Cut, ChannelScores, float | None]:
-    inputs = bench.session.example(8)
-    if not isinstance(plugin, InfCp):
-        scores = score("bn-scale", ScoringInputs(module, bench.layers, Statistics()))
-        made = cutting.cut(module, bench.coupling, bench.layers, scores, bench.budget, bench.limits, inputs)
-        return made, scores, None
-    plan = plugin.plan()
-    made = cutting.carry_out(module, bench.coupling, plan, inputs)
-    handover, _ = difference(plugin.view(module), made.module, (inputs, noise_like(inputs, seed=0)))
-    influence = {name: v.double().cpu() for name, v in plugin.influence.channels.items()}
-    return made, _named(influence), handover
 
 
 def _train(
     bench: Bench,
     module: nn.Module,
     recipe: Recipe,
-    plugin: Plugin | None,
+    plugin: Plugin,
     name: str,
     progress: Progress,
     *,

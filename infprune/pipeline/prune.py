@@ -13,7 +13,7 @@ from infprune.evaluation import evaluate
 from infprune.files import sha256
 from infprune.pipeline import gates
 from infprune.pipeline.bench import Bench, open_bench
-from infprune.pipeline.joint import learn, without_scores
+from infprune.pipeline.joint import learn, prepared
 from infprune.pipeline.origins import goals, origins
 from infprune.pipeline.plan import sizes, timed, verified
 from infprune.pipeline.results import Change, Gate, PruneResult
@@ -46,10 +46,11 @@ def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneR
 
 
 def _jointly(bench: Bench, watch: Stopwatch, progress: Progress, *, resume: bool) -> PruneResult:
-    """What to cut is learned while fine-tuning; no scores, no compensation."""
+    """Cut in the middle of fine-tuning, or what it has learned."""
     if searches(bench.session.config):
-        raise ConfigError("prune.max_drop: only scores can search the rate; name a budget, e.g. prune.rate=0.5")
-    bench = without_scores(bench)
+        method = bench.session.config.finetune.method
+        raise ConfigError(f"prune.max_drop: {method} cannot search the rate; name a budget, e.g. prune.rate=0.5")
+    bench = prepared(bench)
     with watch.stage("evaluate"):
         dense_accuracy = evaluate(bench.dense, bench.test).accuracy
     learned = learn(bench, dense_accuracy, watch, progress, resume=resume)

@@ -15,7 +15,7 @@ from infprune.forward import uncalled
 from infprune.models.attention import Attention, explicit
 from infprune.pipeline.artifact import open_artifact
 from infprune.pipeline.bench import Bench
-from infprune.pipeline.joint import learn, without_scores
+from infprune.pipeline.joint import learn, prepared
 from infprune.pipeline.results import Change, TrainResult
 from infprune.pipeline.session import Session, manifest, open_coupling, open_model, open_session, provenance
 from infprune.pipeline.stopwatch import Stopwatch
@@ -72,7 +72,7 @@ def _prune_on(path: Path, settings: Config, watch: Stopwatch, progress: Progress
     with watch.stage("coupling"):
         coupling = open_coupling(dense, session)
         layers = selection.prunable(coupling, settings.prune.protect)
-    bench = without_scores(Bench(session, dense, coupling, layers))
+    bench = prepared(Bench(session, dense, coupling, layers))
     with watch.stage("evaluate"):
         before = evaluate(dense, bench.test).accuracy
     learned = learn(bench, before, watch, progress, resume=resume)

@@ -119,17 +119,34 @@ def test_slimming_is_the_same_seam(infprune):
     assert result["accuracy"]["finetuned"] > 0.9
 
 
+def test_midway_scores_and_compensates_the_network_that_was_trained_on(infprune):
+    outcome = infprune("prune", "--method", "midway", "--rate", 0.4, "--criterion", "gate", "--json", *LEARN)
+    result = outcome.json
+    assert outcome.code == 0
+    assert (result["criterion"], result["scope"], result["compensate"]) == ("gate", "calibrated", "ls+bn")
+    assert result["channels"]["after"] == 231
+    assert [e["epoch"] for e in result["joint"]["epochs"]] == [1, 2, 3]
+    accuracy = result["accuracy"]
+    assert accuracy["compensated"] > accuracy["cut"]
+    assert accuracy["finetuned"] > 0.97
+
+
 PLAIN = ["model.name=alexnet5", "model.checkpoint=random", "data.factory=test_joint_command:greys"]
 
 
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (["--method", "infcp"], 2, "finetune.method: expected one of standard, inf-cp, slimming, got 'infcp'"),
+        (["--method", "infcp"], 2, "finetune.method: expected one of standard, midway, inf-cp, slimming, got 'infcp'"),
         (["--method", "inf-cp", "joint.epochs=9"], 2, "joint.epochs: expected 1 to 2 (finetune.epochs), got 9"),
         (["--method", "inf-cp", "finetune.epochs=0"], 2, "joint.epochs: expected 1 to 0 (finetune.epochs), got 0"),
         (["--method", "inf-cp", "--latency", 0.5], 2, "prune.latency: inf-cp cannot learn it; use prune.macs"),
-        (["--method", "inf-cp", "--max-drop", 0.1], 2, "prune.max_drop: only scores can search the rate"),
+        (["--method", "inf-cp", "--max-drop", 0.1], 2, "prune.max_drop: inf-cp cannot search the rate"),
+        (
+            ["--method", "midway", "--scores", "x.safetensors"],
+            2,
+            "score.file: midway trains the network before it is cut",
+        ),
         (["--method", "inf-cp", "--macs", 0.0001], 4, "is out of reach"),
         (["--method", "slimming", *PLAIN], 2, "bn-scale: expected a batch norm behind every prunable layer"),
         (["--method", "inf-cp", "joint.beta=0"], 2, "joint.beta: expected a number > 0"),
