@@ -1,7 +1,7 @@
 # One-word recipes; pre-commit and CI call the same ones. `make PYTHON=...` picks another interpreter.
 PYTHON ?= python
 
-.PHONY: install lint format types layers test slow check schema
+.PHONY: install lint format types layers test slow check schema wheel
 
 install:
 	$(PYTHON) -m pip install -e ".[dev]"
@@ -25,6 +25,10 @@ test:
 
 slow:
 	$(PYTHON) -m pytest -m slow
+
+# The built wheel in a clean environment, against the tests.
+wheel:
+	PYTHON=$(PYTHON) scripts/check_wheel.sh
 
 check: lint types layers test
 
