@@ -170,7 +170,7 @@ def memory(given: Given) -> Iterator[str | None]:
     for name in RUNS:
         for error in errors:
             here, log = _prepared(given)
-            end = run(RUNS[name].words, here, log, _exhausted(error, given.rng.randrange(6)))
+            end = run(RUNS[name].words, here, log, _exhausted(error, given.rng.randrange(20)))
             yield _judged(end, here, 2, "_size=", {})
 
 
@@ -226,7 +226,7 @@ def _exhausted(error: Exception, at: int) -> Callable[[], None]:
         real, calls = nn.Conv2d.forward, iter(range(10**9))
 
         def forward(self: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-            if next(calls) >= 10 * at:
+            if next(calls) >= at:
                 raise error
             return real(self, x)
 

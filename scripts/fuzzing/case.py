@@ -83,7 +83,7 @@ def _told(code: int, message: str, stdout: str, *, as_json: bool) -> Iterator[st
         yield "control characters on stderr"
     if code == 0 and lines:
         yield f"exit code 0 and on stderr: {message}"
-    usage = message.startswith("Usage: ")
+    usage = message.startswith(("Usage: ", "╭─ Error"))  # typer's own, of words it cannot read
     several = bool(lines) and lines[0].endswith(" faults") and all(line.startswith("  ") for line in lines[1:])
     if code and not usage and not (lines and lines[0].startswith("error: ") and (len(lines) == 1 or several)):
         yield f"expected one line on stderr, got: {message!r}"
