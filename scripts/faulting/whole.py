@@ -49,6 +49,11 @@ def _markdown(path: Path) -> None:
         raise ValueError("no line break at the end")
 
 
+def _page(path: Path) -> None:
+    if not path.read_text(encoding="utf-8").rstrip().endswith(("</html>", "</svg>")):
+        raise ValueError("no end")
+
+
 OPEN: dict[str, Callable[[Path], object]] = {
     ".safetensors": _safetensors,
     ".ckpt": read_pickle,
@@ -57,4 +62,6 @@ OPEN: dict[str, Callable[[Path], object]] = {
     ".yaml": lambda path: config.load(str(path)),
     ".png": _png,
     ".md": _markdown,
+    ".html": _page,
+    ".svg": _page,
 }

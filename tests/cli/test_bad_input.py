@@ -263,9 +263,9 @@ def test_a_damaged_configuration_inside_a_file(infprune, pruned, tmp_path):
 def test_a_failed_run_leaves_the_replay_of_the_last_one(infprune, tmp_path):
     assert infprune("prune", *FAST, "-q").code == 0
     run = tmp_path / "runs/digits_resnet-prune"
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert infprune("prune", *FAST, "--macs", "0.000001").code == 4
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_resuming_the_finetuning_of_another_plan_is_refused(infprune):
