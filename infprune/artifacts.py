@@ -1,9 +1,11 @@
 """The files infprune writes: pruned models and scores, as safetensors with a JSON manifest. No pickle, ever."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -13,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from infprune.errors import ConfigError, InfpruneError, InputError
-from infprune.files import atomic_write
+from infprune.files import atomic_writes
+from infprune.imports import one_line
 from infprune.models.attention import explicit
 from infprune.models.build import build
 from infprune.models.checkpoint import load_into, plain_tensors
@@ -22,6 +25,10 @@ from infprune.surgery import Kept, resized
 
 KEY = "infprune"
 SCHEMA = 1
+REAL = (torch.float64, torch.float32)
+
+Beside = Mapping[Path, str]
+NOTHING: Beside = MappingProxyType({})
 
 
 class InputSpec(BaseModel):
@@ -93,17 +100,17 @@ class Loaded:
     manifest: Manifest
 
 
-def write_model(path: Path, module: nn.Module, manifest: Manifest) -> None:
-    """Write a network and its manifest, atomically."""
-    atomic_write(path, save(plain_tensors(module), metadata={KEY: manifest.model_dump_json()}))
+def write_model(path: Path, module: nn.Module, manifest: Manifest, beside: Beside = NOTHING) -> None:
+    """Write a network and its manifest, atomically, and the files `beside` it: all, or on a failure none."""
+    atomic_writes({path: save(plain_tensors(module), metadata={KEY: manifest.model_dump_json()}), **beside})
 
 
-def write_scores(path: Path, scores: ChannelScores, manifest: ScoresManifest) -> None:
-    """Write scores, one float64 tensor per layer, atomically; the curves stand in the manifest."""
+def write_scores(path: Path, scores: ChannelScores, manifest: ScoresManifest, beside: Beside = NOTHING) -> None:
+    """Write scores, one float64 tensor per layer, as `write_model` does; the curves stand in the manifest."""
     tensors = {name: v.contiguous() for name, v in scores.values.items()}
     curves = {name: CurveSpec(kept=list(c.kept), loss=list(c.loss)) for name, c in scores.curves.items()}
     told = manifest.model_copy(update={"curves": curves})
-    atomic_write(path, save(tensors, metadata={KEY: told.model_dump_json()}))
+    atomic_writes({path: save(tensors, metadata={KEY: told.model_dump_json()}), **beside})
 
 
 def read_scores(path: Path) -> tuple[ChannelScores, ScoresManifest]:
@@ -115,14 +122,15 @@ def read_scores(path: Path) -> tuple[ChannelScores, ScoresManifest]:
     tensors, text = _read(path)
     manifest = _parsed(ScoresManifest, "scores", text, path)
     for name, v in tensors.items():
-        if v.dim() != 1 or not bool(torch.isfinite(v).all()):
+        if v.dim() != 1 or v.dtype not in REAL or not bool(torch.isfinite(v).all()):
             raise InputError(f"{path}: the scores of {name} are not a finite vector; score again")
     for name, c in manifest.curves.items():
         widths = [len(tensors[name]) if name in tensors else 0, *c.kept, 0]
         if len(c.loss) != len(c.kept) or any(a <= b for a, b in pairwise(widths)):
             raise InputError(f"{path}: the curve of {name} does not fit its scores; score again")
     curves = {name: Curve(tuple(c.kept), tuple(c.loss)) for name, c in manifest.curves.items()}
-    return ChannelScores(manifest.criterion, manifest.unit, tensors, curves), manifest
+    values = {name: v.double() for name, v in tensors.items()}
+    return ChannelScores(manifest.criterion, manifest.unit, values, curves), manifest
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -154,10 +162,10 @@ def load(path: str | Path, factory: str | None = None, device: str | torch.devic
         )
     dense = build(manifest.name, manifest.factory, manifest.args)
     dense = explicit(dense) if manifest.explicit_attention else dense
-    kept: Kept = {n: {d: torch.tensor(at) for d, at in dims.items()} for n, dims in manifest.kept.items()}
     try:
+        kept: Kept = {n: {d: torch.tensor(at) for d, at in dims.items()} for n, dims in manifest.kept.items()}
         module = resized(dense, kept)
-    except InfpruneError as error:
+    except (InfpruneError, ValueError, RuntimeError) as error:  # a position beyond int64 is torch's ValueError
         raise InputError(f"{path}: its manifest does not fit the network it names ({error})") from error
     load_into(module, tensors, str(path))
     return Loaded(module.to(device).eval(), manifest)
@@ -188,14 +196,19 @@ def _parsed(kind: type[M], word: str, text: str, path: Path) -> M:
     try:
         content = json.loads(text)
         found, version = content.get("kind"), content.get("schema_version")
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise InputError(f"{path}: its manifest is not JSON ({error}); write it again") from error
+    except (ValueError, AttributeError, RecursionError) as error:  # ValueError: also integers of thousands of digits
+        raise InputError(f"{path}: its manifest is not JSON ({one_line(error)}); write it again") from error
     if found != word:
-        raise InputError(f"{path}: expected a {word} file, got a {found} file")
+        raise InputError(f"{path}: expected a {word} file, got a {_word(found)} file")
     if version != SCHEMA:
-        raise InputError(f"{path}: expected manifest schema {SCHEMA}, got {version}; update infprune")
+        raise InputError(f"{path}: expected manifest schema {SCHEMA}, got {_word(version)}; update infprune")
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise InputError(f"{path}: its manifest is damaged at {where}; write it again") from error
+
+
+def _word(value: object) -> str:
+    """Show what a manifest says as one short word."""
+    return str(value) if isinstance(value, int | str) and len(str(value)) < 40 else type(value).__name__

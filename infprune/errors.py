@@ -8,7 +8,7 @@ class InfpruneError(Exception):
 
 
 class ConfigError(InfpruneError):
-    """The command line or the configuration file is wrong."""
+    """The command line or the configuration file is wrong, or asks for more memory than there is."""
 
     exit_code = 2
 
@@ -32,7 +32,7 @@ class QualityError(InfpruneError):
 
 
 class InputError(InfpruneError):
-    """Data, checkpoint or output location is missing, unreadable or invalid."""
+    """Data, checkpoint or output location (standard output too) is missing, unreadable or invalid."""
 
     exit_code = 6
 
@@ -42,3 +42,13 @@ class Stopped(BaseException):  # passes by the `except Exception` of torch and o
 
 
 INTERRUPTED = 130
+
+
+_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "alloc_failed")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch says it in a `RuntimeError` on the CPU, and in its own type on a GPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from infprune import forward
-from infprune.errors import ArchitectureError, ConfigError, InputError, QualityError
+from infprune.errors import ArchitectureError, ConfigError, InputError, QualityError, out_of_memory
 from infprune.forward import Inputs
 from infprune.imports import one_line
 from infprune.modes import evaluating
@@ -69,9 +69,9 @@ def encoded(module: nn.Module, example: Inputs, format_: Format) -> bytes:
     with evaluating(module), quiet():
         try:
             return format_.encode(_traced(module, example))
-        except (ArchitectureError, torch.OutOfMemoryError):
-            raise
         except Exception as error:
+            if isinstance(error, ArchitectureError) or out_of_memory(error):
+                raise
             while error.__cause__ is not None:  # torch wraps what went wrong in advice on how to report it
                 error = error.__cause__  # type: ignore[assignment]
             raise ArchitectureError(f"cannot export {type(module).__name__}: {one_line(error)}") from error
@@ -144,9 +144,9 @@ def _traced(module: nn.Module, example: Inputs) -> Traced:
             for node in program.graph.nodes:
                 node.meta.pop("stack_trace", None)  # lines of the user's code and where it lies on this machine
             return Traced(program, names, axes("batch"))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever the network's code raises
+        except Exception as error:
+            if out_of_memory(error):
+                raise
             faults.append(error)
     name = type(module).__name__
     if "Constraints violated (batch)" in str(faults[0]):

@@ -5,9 +5,16 @@ import errno
 import hashlib
 import os
 import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from infprune.errors import InputError
+
+_TEMPORARY = ".infprune-*.tmp"
+_ABANDONED = 3600  # seconds
 
 _ADVICE = {
     errno.ENOSPC: "free some space or write to another disk",
@@ -33,15 +40,47 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
     Raises:
         InputError: the place cannot be written to, or the disk is full.
     """
-    content = data.encode() if isinstance(data, str) else data
+    atomic_writes({path: data})
+
+
+def atomic_writes(files: Mapping[Any, bytes | str]) -> None:
+    """Write files that belong together, by path: each as `atomic_write` does, and none of them if one cannot be.
+
+    All are complete beside their targets before the first takes its place.
+
+    Raises:
+        InputError: a place cannot be written to, or the disk is full.
+    """
+    with ExitStack() as cleanup:
+        staged = []
+        for path, data in files.items():
+            with _told(path):
+                target = Path(path).resolve()
+                _check(target)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _sweep(target.parent)
+                staged.append((path, target, _stage(target, data, cleanup)))
+        for path, target, temporary in staged:
+            with _told(path):
+                temporary.replace(target)
+    for folder in {target.parent for _, target, _ in staged}:
+        _sync_directory(folder)
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a file is there; a name that no file can have, such as one that is too long, is none."""
     try:
-        target = Path(path).resolve()
-        _check(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(target, content)
-    except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "choose another place")
-        raise InputError(f"cannot write {path}: {_reason(error)}; {advice}") from error
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder is there, as `is_file`."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
 
 
 def sha256(path: str | Path) -> str:
@@ -65,21 +104,40 @@ def _check(target: Path) -> None:
         raise OSError(errno.EINVAL, "not a regular file")
 
 
-def _replace(target: Path, content: bytes) -> None:
+def _stage(target: Path, data: bytes | str, cleanup: ExitStack) -> Path:
+    """Write and sync a temporary file beside the target; `cleanup` removes it if it is still there."""
     # The name does not hold the target's: a target of the longest allowed name must stay possible.
-    temporary = target.with_name(f".infprune-{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(_TEMPORARY.replace("*", secrets.token_hex(8)))
+    cleanup.callback(_remove, temporary)
+    with temporary.open("xb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())
+    if target.exists():
+        temporary.chmod(target.stat().st_mode)
+    return temporary
+
+
+def _remove(temporary: Path) -> None:
+    with contextlib.suppress(OSError):
+        temporary.unlink()  # after the rename there is none
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left: temporary files that nobody has written to for an hour."""
+    with contextlib.suppress(OSError):
+        for temporary in folder.glob(_TEMPORARY):
+            if temporary.stat().st_mtime < time.time() - _ABANDONED:
+                _remove(temporary)
+
+
+@contextlib.contextmanager
+def _told(path: str | Path) -> Iterator[None]:
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            temporary.chmod(target.stat().st_mode)
-        temporary.replace(target)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()  # after the rename there is none
-    _sync_directory(target.parent)
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "choose another place")
+        raise InputError(f"cannot write {path}: {_reason(error)}; {advice}") from error
 
 
 def _sync_directory(directory: Path) -> None:

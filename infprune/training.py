@@ -18,7 +18,7 @@ from infprune.errors import ConfigError, InputError
 from infprune.evaluation import evaluate
 from infprune.files import atomic_write
 from infprune.forward import Inputs, logits
-from infprune.models.checkpoint import digest
+from infprune.models.checkpoint import digest, read_pickle, verify_sums
 from infprune.modes import passing_by
 from infprune.progress import Progress, Silent
 
@@ -263,8 +263,9 @@ def _save(state: _State, recipe: Recipe, seed: int, origin: str, path: Path) -> 
 
 def _restore(state: _State, recipe: Recipe, seed: int, origin: str, path: Path) -> None:
     try:
-        content: dict[str, Any] = torch.load(path, map_location=_device(state.module), weights_only=True)
-        made, history = content["recipe"], [Epoch(**epoch) for epoch in content["history"]]
+        content: dict[str, Any] = read_pickle(path, _device(state.module))
+        verify_sums(path)
+        made, history = dict(content["recipe"]), [_epoch_of(epoch) for epoch in content["history"]]
     except Exception as error:
         raise InputError(f"cannot resume from {path}: not a training checkpoint; delete it to start over") from error
     now = asdict(recipe) | {"seed": seed}
@@ -275,12 +276,42 @@ def _restore(state: _State, recipe: Recipe, seed: int, origin: str, path: Path) 
         raise ConfigError(
             f"cannot resume from {path}: it started from other weights or data; drop --resume to start over"
         )
+    fresh = state.optimizer.state_dict()["param_groups"]
     try:
         state.module.load_state_dict(content["module"])
         state.optimizer.load_state_dict(content["optimizer"])
         if state.average is not None:
             state.average.load_state_dict(content["average"])
         state.plugin.restore(content.get("plugin", {}))
+        damaged = _damage(state, fresh) or len(history) > recipe.epochs
     except (KeyError, RuntimeError, ValueError) as error:
         raise ConfigError(f"cannot resume from {path}: it belongs to another network") from error
+    except Exception as error:  # states of another form
+        raise InputError(f"cannot resume from {path}: it is damaged; delete it to start over") from error
+    if damaged:
+        raise InputError(f"cannot resume from {path}: it is damaged; delete it to start over")
     state.history = history
+
+
+def _epoch_of(values: dict[str, Any]) -> Epoch:
+    epoch = Epoch(**values)
+    numbers = (epoch.loss, epoch.train_accuracy, epoch.validation_accuracy)
+    if type(epoch.epoch) is not int or not all(type(v) is float and math.isfinite(v) for v in numbers):
+        raise ValueError("not an epoch")
+    return epoch
+
+
+def _damage(state: _State, fresh: list[dict[str, Any]]) -> bool:
+    """Whether a restored state holds what no training leaves: `fresh` are the optimizer's groups of a new one."""
+    changing = ("lr", "params")
+    groups = [{key: v for key, v in group.items() if key not in changing} for group in state.optimizer.param_groups]
+    if groups != [{key: v for key, v in group.items() if key not in changing} for group in fresh]:
+        return True
+    modules = [m for m in (state.module, state.average) if m is not None]
+    tensors = [t for m in modules for t in m.state_dict().values() if isinstance(t, Tensor)]
+    for parameter, values in state.optimizer.state.items():
+        for value in values.values():
+            if value is not None and not (isinstance(value, Tensor) and value.shape in (parameter.shape, ())):
+                return True
+            tensors += [] if value is None else [value]
+    return not all(bool(torch.isfinite(t).all()) for t in tensors)

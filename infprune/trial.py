@@ -16,7 +16,7 @@ from infprune.coupling.couple import couple
 from infprune.coupling.graph import trace
 from infprune.coupling.groups import Coupling
 from infprune.coupling.propagation import EVERYWHERE, Options
-from infprune.errors import Stopped
+from infprune.errors import Stopped, out_of_memory
 from infprune.forward import Inputs
 from infprune.imports import one_line
 from infprune.modes import evaluating
@@ -195,9 +195,9 @@ def _stops(network: nn.Module, x: Inputs) -> str | None:
     try:
         with evaluating(network):
             forward.run(network, x)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever the network's code raises
+    except Exception as error:
+        if out_of_memory(error):
+            raise
         return one_line(error) + _where(error)
     return None
 

@@ -13,6 +13,7 @@ from infprune.artifacts import (
     Manifest,
     ScoresManifest,
     load,
+    read_manifest,
     read_scores,
     write_model,
     write_scores,
@@ -204,3 +205,39 @@ def test_digest_sees_values_and_names_only():
     with torch.no_grad():
         module.weight[0, 0] += 1
     assert digest(module) != first
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"kind": ' + "9" * 5000 + "}", "[]", "{"])
+def test_manifests_that_are_no_json_objects(tmp_path, text):
+    save_file({"a": torch.zeros(1)}, tmp_path / "m", metadata={"infprune": text})
+    for read in (read_manifest, read_scores):
+        with pytest.raises(InputError, match="its manifest is not JSON"):
+            read(tmp_path / "m")
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.float16, torch.bool])
+def test_scores_in_a_format_that_has_no_order_or_precision(tmp_path, dtype):
+    write_scores(tmp_path / "s", ChannelScores("gate", "nats", {"a": torch.ones(2).to(dtype)}), scores_manifest())
+    with pytest.raises(InputError, match="the scores of a are not a finite vector"):
+        read_scores(tmp_path / "s")
+
+
+def test_files_beside_a_model_are_written_with_it_or_none(tmp_path):
+    (tmp_path / "m").write_bytes(b"old")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot write .*config\.yaml"):
+        write_model(tmp_path / "m", nn.Linear(2, 2), manifest_for({}), {tmp_path / "file" / "config.yaml": "x"})
+    assert (tmp_path / "m").read_bytes() == b"old"
+    write_model(tmp_path / "m", nn.Linear(2, 2), manifest_for({}), {tmp_path / "config.yaml": "x\n"})
+    assert read_manifest(tmp_path / "m") == manifest_for({})
+    assert (tmp_path / "config.yaml").read_text() == "x\n"
+
+
+def test_positions_beyond_int64(tmp_path):
+    write_model(tmp_path / "m", MODELS["digits_resnet"](), manifest_for({"conv1.weight": {0: torch.tensor([0])}}))
+    text = safe_open(tmp_path / "m", framework="pt").metadata()[KEY]
+    content = json.loads(text)
+    content["kept"]["conv1.weight"]["0"] = [2**63]
+    save_file(load_file(tmp_path / "m"), tmp_path / "m", metadata={KEY: json.dumps(content)})
+    with pytest.raises(InputError, match="its manifest does not fit the network it names"):
+        load(tmp_path / "m")

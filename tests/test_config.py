@@ -373,3 +373,35 @@ configs = st.builds(
 @given(configs)
 def test_load_of_dump_is_identity(config):
     assert load(dump_to_file(config)) == config
+
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BOMB, "its aliases stand for more than 100,000 values"),
+        (
+            BOMB.replace("[", "{<<: [").replace("]", "]}").replace("{<<: [1, 1, 1, 1, 1, 1, 1, 1, 1]}", "{k: 1}"),
+            "alias",
+        ),
+        ("model: {args: &a {deeper: *a}}", "its aliases stand for more than 100,000 values"),
+        ("run: {seed: 0x" + "f" * 5000 + "}", "got an integer of thousands of digits"),
+        ("model: {args: {x: 0x" + "f" * 5000 + "}}", "model.args: expected a mapping"),
+        ("#" * 2**20 + "\n", "expected a configuration of at most 1,048,576 bytes, got more"),
+    ],
+)
+def test_traps(tmp_path, text, told):
+    (tmp_path / "trap.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(str(tmp_path / "trap.yaml"))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_end():
+    with pytest.raises(ConfigError, match="at most 1,048,576 bytes, got more"):
+        load("/dev/zero")

@@ -4,13 +4,14 @@ import errno
 import hashlib
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from infprune import files
 from infprune.errors import InputError
-from infprune.files import atomic_write, sha256
+from infprune.files import atomic_write, atomic_writes, sha256
 
 
 @pytest.fixture
@@ -133,3 +134,32 @@ def test_sha256_of_a_missing_file(tmp_path):
     with pytest.raises(InputError) as caught:
         sha256(path)
     assert str(caught.value) == f"cannot read {path}: no such file or directory; give a readable file"
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_files_that_belong_together_are_written_all_or_none(monkeypatch, tmp_path, old, step):
+    calls = iter(range(9))
+    real = os.fsync if step == "fsync" else Path.replace
+
+    def second_fails(*args):
+        if next(calls) == (1 if step == "fsync" else 0):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args)
+
+    monkeypatch.setattr(files.os if step == "fsync" else Path, step, second_fails)
+    with pytest.raises(InputError, match="no space left on device"):
+        atomic_writes({old: b"new", tmp_path / "b": b"new"})
+    assert old.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [old]
+    monkeypatch.undo()
+    atomic_writes({old: b"new", tmp_path / "c" / "b": "newer"})
+    assert (old.read_bytes(), (tmp_path / "c" / "b").read_bytes()) == (b"new", b"newer")
+
+
+def test_what_a_killed_process_left_is_swept_an_hour_later(tmp_path, old):
+    fresh, stale = tmp_path / ".infprune-00.tmp", tmp_path / ".infprune-11.tmp"
+    for path in (fresh, stale):
+        path.write_bytes(b"half")
+    os.utime(stale, (0, time.time() - 3700))
+    atomic_write(old, b"new")
+    assert sorted(tmp_path.iterdir()) == [fresh, old]

@@ -155,3 +155,58 @@ def test_a_checkpoint_runs_no_code(how, tmp_path):
     assert not trace.exists()
     pickle.loads(pickle.dumps(content))["module"].close()  # noqa: S301 - it would have
     assert trace.exists()
+
+
+def changed(content, *path):
+    *above, last, value = path
+    node = content
+    for key in above:
+        node = node[key]
+    node[last] = value(node[last]) if callable(value) else value
+
+
+DAMAGES = {
+    "momentum": ("optimizer", "param_groups", 0, "betas", (0.9, "x")),
+    "group": ("optimizer", "param_groups", 0, 5),
+    "state": ("optimizer", "state", 0, "exp_avg", lambda t: t.flatten()[:1]),
+    "nan state": ("optimizer", "state", 0, "exp_avg", lambda t: t * float("nan")),
+    "no state": ("optimizer", "state", None),
+    "nan weight": ("module", "0.weight", lambda t: t * float("inf")),
+    "no module": ("module", 3),
+    "no average": ("average", "x"),
+    "epochs": ("history", lambda epochs: epochs * 9),
+    "loss": ("history", 0, "loss", "x"),
+    "recipe": ("recipe", 5),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_states_that_no_training_leaves_are_refused(damage, tmp_path):
+    recipe, file = replace(RECIPES["everything"], epochs=1), tmp_path / "state.pt"
+    run(recipe, checkpoint=file)
+    content = torch.load(file, weights_only=True)
+    changed(content, *DAMAGES[damage])
+    torch.save(content, file)
+    with pytest.raises(InputError, match=r"cannot resume from .*delete it to start over"):
+        run(recipe, checkpoint=file, resume=True)
+
+
+def test_a_pickle_of_a_later_protocol_is_refused_without_a_warning(tmp_path):
+    file = tmp_path / "state.pt"
+    file.write_bytes(pickle.dumps({"recipe": {}}, protocol=4))
+    with pytest.raises(InputError, match="not a training checkpoint"):
+        run(RECIPES["sgd"], checkpoint=file, resume=True)
+
+
+def test_a_single_flipped_bit_is_damage(tmp_path):
+    recipe, file = replace(RECIPES["everything"], epochs=1), tmp_path / "state.pt"
+    whole = run(recipe, checkpoint=file)
+    content = bytearray(file.read_bytes())
+    weights = whole.module.state_dict()["5.weight"].numpy().tobytes()
+    at = content.find(weights)
+    assert at > 0
+    content[at + len(weights) // 2] ^= 1
+    file.write_bytes(content)
+    torch.load(file, weights_only=True)  # sees nothing
+    with pytest.raises(InputError, match="not a training checkpoint; delete it to start over"):
+        run(recipe, checkpoint=file, resume=True)

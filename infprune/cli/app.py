@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from io import TextIOWrapper
 from types import FrameType
 from typing import Annotated
 
@@ -72,6 +73,8 @@ def _terminated(_: int, __: FrameType | None) -> None:
 def main() -> None:
     """Run the command line; SIGTERM ends like Ctrl-C, with exit code 130."""
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an arrow that a terminal lacks is no reason to fail
     try:
         app()
     except KeyboardInterrupt:

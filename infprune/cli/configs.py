@@ -58,10 +58,10 @@ def cp(
     """
 
     def work(_: Progress) -> str:
-        from infprune.files import atomic_write  # noqa: PLC0415
+        from infprune.files import atomic_write, is_file, is_folder  # noqa: PLC0415
 
         text = _shipped(name)
-        if target.exists():
+        if is_file(target) or is_folder(target):
             raise ConfigError(f"{target} exists; give another name or remove it first")
         atomic_write(target, text)
         return f"Wrote {target}"

@@ -38,8 +38,10 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the 
 
 def file_first(words: list[str] | None) -> tuple[Path | None, list[str]]:
     """The file that a command's words may begin with, and the overrides behind it."""
+    from infprune.files import is_file  # noqa: PLC0415 - as below
+
     given = words or []
-    named = bool(given) and ("=" not in given[0] or Path(given[0]).is_file())
+    named = bool(given) and ("=" not in given[0] or is_file(given[0]))
     return (Path(given[0]), given[1:]) if named else (None, given)
 
 

@@ -78,4 +78,9 @@ def _interval(field: FieldInfo) -> str:
 def got(value: Any) -> str:
     """Show a value that came, shortened, in YAML's words."""
     words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else reprlib.repr(value)
+    if value is None or isinstance(value, bool):
+        return words[value]
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes out no integer of more than 4,300 digits
+        return "an integer of thousands of digits"

@@ -1,5 +1,6 @@
 """Find and parse a YAML file; its own faults are told with line and column."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -23,7 +24,11 @@ def locate(source: str | None, shipped: Mapping[str, Path]) -> tuple[str, Path]:
 def read_text(label: str, path: Path, shipped: Mapping[str, Path]) -> str:
     """Read a config file as UTF-8."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:  # which may be a pipe, or endless
+            data = file.read(LIMIT + 1)
+        if len(data) > LIMIT:
+            raise ConfigError(f"{label}: expected a configuration of at most {LIMIT:,} bytes, got more")
+        return data.decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(_missing(label, shipped)) from None
     except UnicodeDecodeError as error:
@@ -40,6 +45,10 @@ def _missing(label: str, shipped: Mapping[str, Path]) -> str:
     close = get_close_matches(Path(label).stem, names, 1, 0.4)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{label}: no such file or shipped config{hint} (shipped: {', '.join(names) or 'none'})"
+
+
+LIMIT = 2**20  # bytes
+VALUES = 100_000  # in a document, each alias counted as what it stands for
 
 
 class Loader(yaml.SafeLoader):
@@ -75,11 +84,24 @@ def parse(text: str) -> tuple[Any, list[str]]:
         node = loader.get_single_node()
         if node is None:
             return None, []
+        if _size(node, {}) > VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {VALUES:,} values")
         return loader.construct_document(node), list(_repeats(node, (), set()))
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
     except (ValueError, LookupError, AttributeError, TypeError):  # PyYAML's constructors on `!!int x`, `!!bool x`
         raise yaml.YAMLError("a value does not fit its type") from None
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """Count the values below a node, itself included; infinite if it contains itself."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        parts = (part for item in node.value for part in (item if isinstance(item, tuple) else (item,)))
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _repeats(node: yaml.Node, path: tuple[str, ...], seen: set[int]) -> Iterator[str]:

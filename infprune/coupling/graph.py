@@ -10,7 +10,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
 from infprune import forward
-from infprune.errors import ArchitectureError
+from infprune.errors import ArchitectureError, out_of_memory
 from infprune.forward import Inputs
 from infprune.modes import evaluating
 from infprune.progress import quiet
@@ -38,6 +38,8 @@ def trace(module: nn.Module, example: Inputs) -> Graph:
         with evaluating(module), quiet():
             exported = torch.export.export(module, forward.tensors(example))
     except Exception as error:
+        if out_of_memory(error):
+            raise
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         shapes = ", ".join(str(tuple(t.shape)) for t in forward.tensors(example))
         raise ArchitectureError(

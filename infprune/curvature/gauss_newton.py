@@ -10,6 +10,7 @@ from torch import Tensor
 from infprune.curvature.graphs import MEMORY, Graphs, convolutional
 from infprune.curvature.objective import Objective, once_more, twice
 from infprune.curvature.operator import DENSE_LIMIT, LinearOperator, check_dense
+from infprune.errors import out_of_memory
 from infprune.forward import Inputs, each
 
 
@@ -99,7 +100,7 @@ class GaussNewton(LinearOperator):
             for core, (x, y) in zip(self.cores, self.objective.batches, strict=True):
                 self._add_dense(total, core, x, y)
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "vmap" not in str(error):
+            if out_of_memory(error) or "vmap" not in str(error):
                 raise
             return super().to_dense(limit)  # code that looks at single values cannot be mapped over samples
         return total / self._graphs.samples

@@ -10,7 +10,7 @@ from torch.func import functional_call, jacrev, vmap
 
 from infprune.curvature.losses import CROSS_ENTROPY, Loss
 from infprune.curvature.space import ParameterSpace
-from infprune.errors import ArchitectureError, ConfigError, InputError
+from infprune.errors import ArchitectureError, ConfigError, InputError, out_of_memory
 from infprune.forward import Inputs, each, picked, tensors
 from infprune.imports import one_line
 
@@ -146,7 +146,7 @@ def once_more(derivative: Callable[[], Any]) -> Any:
     try:
         return derivative()
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or not any(word in str(error) for word in DENIALS):
+        if out_of_memory(error) or not any(word in str(error) for word in DENIALS):
             raise
         raise ArchitectureError(
             f"the network cannot be differentiated twice: {one_line(error)}; replace that operation "

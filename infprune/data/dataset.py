@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from infprune.errors import ConfigError, InputError
+from infprune.files import is_folder
 from infprune.forward import Inputs, Shape, each, shape, tensors
 
 
@@ -44,7 +45,7 @@ class DataRequest:
         if not root:
             raise InputError(f"dataset {self.name} needs a folder; set data.root or the variable INFPRUNE_DATA")
         folder = Path(root).expanduser()
-        if not folder.is_dir() and not self.download:
+        if not is_folder(folder) and not self.download:
             raise InputError(f"data folder {folder} not found; set data.root or INFPRUNE_DATA to a folder that exists")
         return folder
 

@@ -1,5 +1,7 @@
 """Decode one image file to bytes."""
 
+import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,9 @@ def decoder(size: Any) -> Callable[[str], Tensor]:
     from torchvision.datasets.folder import pil_loader  # noqa: PLC0415 - two seconds that digits need not pay
     from torchvision.transforms import v2  # noqa: PLC0415 - as above
 
+    # What Pillow tells besides about a damaged file it opens or refuses all the same.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     if size is None:
         return _Decoder(pil_loader, v2.functional.pil_to_tensor)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:

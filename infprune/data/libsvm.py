@@ -9,6 +9,7 @@ import torch
 
 from infprune.data.dataset import ArrayDataset, DataRequest, Source
 from infprune.errors import ConfigError, InputError
+from infprune.files import is_file
 from infprune.imports import one_line
 
 LIMIT = 4 * 2**30  # bytes of dense features
@@ -53,7 +54,7 @@ def _read(paths: list[Path]) -> tuple[Any, ...]:
     from sklearn.datasets import load_svmlight_files  # noqa: PLC0415 - two seconds that other datasets need not pay
 
     for path in paths:
-        if not path.is_file():
+        if not is_file(path):
             raise InputError(f"LIBSVM file {path} not found; correct data.root or data.args")
     try:
         return tuple(load_svmlight_files(paths, dtype=np.float32))

@@ -1,8 +1,10 @@
 """Read weights from a file, without executing any of it, and put them into a network."""
 
 import hashlib
+import mmap
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,6 +21,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "ema")
 PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, training frameworks
 COUNTER = "num_batches_tracked"  # of a batch norm; unused at inference and absent from old files
 SHOWN = 3
+NESTED = 8  # wrapper dictionaries
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -29,14 +32,37 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing, corrupt, a pickle that needs code, or holds no tensors.
     """
-    content = _read(path)
-    while wrapper := next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None):
-        content = content[wrapper]
+    content = _unwrapped(_read(path))
     tensors = {str(key): value.detach() for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise InputError(f"{path} holds no named tensors; save model.state_dict() there")
     prefix = _shared_prefix(tensors)
     return {key.removeprefix(prefix): value for key, value in tensors.items()}
+
+
+def read_pickle(path: Path, device: str | torch.device = "cpu") -> Any:
+    """Return what a PyTorch file holds; of its code nothing runs, and it takes no more memory than it is long.
+
+    Raises:
+        Exception: it is damaged, or asks for either; any type.
+    """
+    if not path.is_file():  # a device may have no end
+        raise FileNotFoundError(path)
+    _refuse_bombs(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the pickle protocol: the outcome is told by who reads
+        return torch.load(path, map_location=device, weights_only=True)
+
+
+def verify_sums(path: Path) -> None:
+    """Compare every member of a PyTorch file with its checksum, which `torch.load` does not look at.
+
+    Raises:
+        Exception: one differs, or it is no archive; any type.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if (damaged := archive.testzip()) is not None:
+            raise UnpicklingError(f"{damaged} is damaged")
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -56,7 +82,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
             f"{source} is a checkpoint of another architecture: {'; '.join(faults)}; correct model.name or model.args"
         )
     for key, value in tensors.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        if not _finite(value, expected[key].dtype):
             raise InputError(f"{source}: tensor {key} holds NaN or inf; use a checkpoint from before the divergence")
     module.load_state_dict(tensors, strict=False)  # strict by the checks above, except for the counters
 
@@ -91,9 +117,7 @@ def _read(path: Path) -> Mapping[Any, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)  # type: ignore[no-any-return] # safetensors is untyped
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle protocol: the outcome is told below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_pickle(path)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise InputError(f"no checkpoint file at {path}; correct model.checkpoint") from error
     except UnpicklingError as error:
@@ -103,10 +127,37 @@ def _read(path: Path) -> Mapping[Any, Any]:
     return content if isinstance(content, Mapping) else {}
 
 
+def _refuse_bombs(path: Path) -> None:
+    """Refuse files that take memory out of proportion to their length: `torch.save` writes none of this.
+
+    Members that are compressed or overlap, and `bytearray(n)`, which torch's unpickler allows.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+        compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if compressed or sum(member.file_size for member in members) > path.stat().st_size:
+            raise UnpicklingError("its members are compressed")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content.find(b"\nbytearray\n") >= 0:
+            raise UnpicklingError("GLOBAL builtins.bytearray")
+
+
+def _unwrapped(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    for _ in range(NESTED):  # a pickle can hold itself
+        wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if wrapper is None:
+            break
+        content = content[wrapper]
+    return content
+
+
 def _needs_code(error: UnpicklingError) -> str:
     name = re.search(r"GLOBAL (\S+)", str(error))
     if name:
         return f"loading it would execute code ({name[1]})"
+    if "compressed" in str(error):
+        return "its members are compressed, which torch.save does not do"
     return "it is damaged, or a pickle whose loading would execute code"
 
 
@@ -126,8 +177,18 @@ def _mismatches(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -
         for key, value in expected.items()
         if key in tensors and tensors[key].shape != value.shape
     ]
-    faults = (("missing", missing), ("unexpected", unexpected), ("shapes", shapes))
+    dtypes = [
+        f"{key}: file {str(tensors[key].dtype).removeprefix('torch.')}"
+        for key, value in expected.items()
+        if key in tensors and tensors[key].is_complex() and not value.is_complex()
+    ]
+    faults = (("missing", missing), ("unexpected", unexpected), ("shapes", shapes), ("number formats", dtypes))
     return [f"{what} {_first(items)}" for what, items in faults if items]
+
+
+def _finite(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the values are finite numbers of the type that the network holds them in."""
+    return not dtype.is_floating_point or bool(torch.isfinite(tensor.to(dtype)).all())
 
 
 def _shape(tensor: Tensor) -> str:

@@ -18,6 +18,7 @@ from infprune.models.checkpoint import digest
 from infprune.pipeline import gates
 from infprune.pipeline.artifact import settings_for
 from infprune.pipeline.compare_results import CompareResult, Contender, PairedLatency
+from infprune.pipeline.memory import within_memory
 from infprune.pipeline.results import Gate
 from infprune.pipeline.session import Session, check_logits, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
@@ -75,6 +76,7 @@ def settings(asked: Asked, source: str | None, overrides: Sequence[str]) -> conf
     return found.model_copy(update={"model": found.model.model_copy(update={"checkpoint": str(stored)})})
 
 
+@within_memory
 def run(asked: Asked, chosen: config.Config, progress: Progress) -> CompareResult:
     """Open both, measure them on the test split in one pass, count and time them, and judge."""
     watch = Stopwatch()

@@ -14,6 +14,7 @@ from infprune.forward import Inputs, tensors
 from infprune.models import SHIPPED
 from infprune.models.attention import explicit
 from infprune.pipeline.bounds import GIB, Bounds, installed
+from infprune.pipeline.memory import within_memory
 from infprune.pipeline.results import Change, Diagnosis, DoctorResult, Extent, SliceRow
 from infprune.pipeline.session import (
     check_logits,
@@ -52,6 +53,7 @@ class Patient:
     weights: str
 
 
+@within_memory
 def run(path: Path | None, settings: Config, limits: Limits, progress: Progress) -> DoctorResult:
     """Couple the configured network, or the one in a file, try the cuts, and tell what was found.
 

@@ -5,11 +5,13 @@ from pathlib import Path
 from infprune.config import Config
 from infprune.evaluation import evaluate
 from infprune.pipeline.artifact import open_artifact
+from infprune.pipeline.memory import within_memory
 from infprune.pipeline.results import EvaluateResult
 from infprune.pipeline.session import open_model, open_session
 from infprune.progress import Progress, told
 
 
+@within_memory
 def run(path: Path | None, settings: Config, progress: Progress) -> EvaluateResult:
     """Measure, and show the accuracy that the file claims beside it."""
     session = open_session(settings, "evaluate")

@@ -13,6 +13,7 @@ from infprune.errors import ConfigError, QualityError
 from infprune.files import atomic_write
 from infprune.forward import tensors
 from infprune.models.build import build
+from infprune.pipeline.memory import within_memory
 from infprune.pipeline.results import Checked, ExportResult, LatencyRow
 from infprune.pipeline.session import describing, example_inputs, open_model, open_session, prepare, spec_of
 from infprune.pipeline.stopwatch import Stopwatch
@@ -45,6 +46,7 @@ class Opened:
     manifest: Manifest | None = None
 
 
+@within_memory
 def run(path: Path | None, settings: Config, request: Request, progress: Progress) -> ExportResult:
     """Export, check on other batch sizes, write, and time the network against the dense one if asked."""
     watch = Stopwatch()

@@ -14,12 +14,14 @@ from infprune.influence.groups import FirstLayer, feature_groups, first_layer
 from infprune.influence.kronecker import single_column_costs
 from infprune.pipeline.influence_results import FeatureRow, FeaturesResult
 from infprune.pipeline.instrument import Lens, Problem, dense, open_problem, through_gates, through_weights
+from infprune.pipeline.memory import within_memory
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, told
 
 WIDEST = 12_288  # gates: the matrix is then 1.1 GiB
 
 
+@within_memory
 def run(settings: Config, progress: Progress) -> FeaturesResult:
     """Score every input feature by the weights that read it, or by its gate.
 

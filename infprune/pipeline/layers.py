@@ -13,6 +13,7 @@ from infprune.influence.groups import Group, layer_groups, named_groups
 from infprune.pipeline.bench import open_bench
 from infprune.pipeline.influence_results import InfluenceRow, LayersResult
 from infprune.pipeline.instrument import Lens, dense, open_problem, through_gates, through_weights
+from infprune.pipeline.memory import within_memory
 from infprune.pipeline.session import Session, network
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, told
@@ -21,6 +22,7 @@ from infprune.scores.measure import collect
 from infprune.surgery import silenced
 
 
+@within_memory
 def run(settings: Config, progress: Progress) -> LayersResult:
     """Apply Theorem 1 to every layer, in the configured space.
 

@@ -10,6 +10,7 @@ from infprune.errors import ConfigError
 from infprune.latency import compare
 from infprune.pipeline import cutting, gates
 from infprune.pipeline.bench import Bench, open_bench
+from infprune.pipeline.memory import within_memory
 from infprune.pipeline.results import Change, PlanResult, Verified
 from infprune.pipeline.score import measured, rows
 from infprune.pipeline.search import predicted, settled
@@ -35,6 +36,7 @@ class Sizes:
         return {"params": self.params, "macs": self.macs, "bytes": self.bytes}
 
 
+@within_memory
 def run(settings: Config, progress: Progress) -> PlanResult:
     """Score, select, cut and prove in memory, as `infprune prune` will: the same layers keep the same widths.
 

@@ -14,6 +14,7 @@ from infprune.files import sha256
 from infprune.pipeline import gates
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.joint import learn, prepared
+from infprune.pipeline.memory import within_memory
 from infprune.pipeline.origins import goals, origins
 from infprune.pipeline.plan import sizes, timed, verified
 from infprune.pipeline.results import Change, Gate, PruneResult
@@ -26,6 +27,7 @@ from infprune.progress import Progress
 from infprune.scores.contract import ChannelScores
 
 
+@within_memory
 def run(settings: Config, progress: Progress, *, resume: bool = False) -> PruneResult:
     """Score, select, cut, prove, compensate, fine-tune if asked, measure, write."""
     watch = Stopwatch()
@@ -69,7 +71,6 @@ def _finished(
     with watch.stage("write"):
         path = Path(session.config.run.output or session.folder / "pruned.safetensors")
         _write(path, bench, made, scores, judged)
-        session.record()
     result = _result(bench, made, scores, latency, path, watch, whole)
     return replace(result, gates=judged, missed=gates.missed(judged))
 
@@ -127,4 +128,4 @@ def _write(path: Path, bench: Bench, made: Shrunk, scores: ChannelScores, judged
     described = manifest(
         bench.session, bench.dense, made.cut.kept, scores_sha256=digest, plan=plan.kept, metrics=metrics
     )
-    write_model(path, made.module, described)
+    write_model(path, made.module, described, bench.session.replay)

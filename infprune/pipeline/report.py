@@ -3,9 +3,11 @@
 import difflib
 import hashlib
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,6 +16,7 @@ from infprune.errors import ConfigError
 from infprune.evaluation import evaluate
 from infprune.models.checkpoint import digest
 from infprune.pipeline.bench import Bench, open_bench
+from infprune.pipeline.memory import within_memory
 from infprune.pipeline.origins import origins
 from infprune.pipeline.results import ReportResult, ReportRow
 from infprune.pipeline.score import scored
@@ -56,12 +59,14 @@ def grid(rates: str, criteria: str, seeds: int) -> Grid:
     return Grid(numbers, names, seeds)
 
 
+@within_memory
 def run(settings: config.Config, grid: Grid, progress: Progress, *, finetune: bool, resume: bool) -> ReportResult:
     """Measure the whole grid; every finished measurement is stored at once, and `resume` skips those."""
     watch = Stopwatch()
     bench = open_bench(settings, "report", watch)
     session = bench.session
-    store = Store(session.folder / "measurements.json", _identity(bench, finetune=finetune), resume=resume)
+    identity = _identity(bench, finetune=finetune)
+    store = Store(session.folder / "measurements.json", identity, resume=resume, valid=_measured)
     with watch.stage("evaluate"):
         accuracy = evaluate(bench.dense, bench.test).accuracy
     with progress.bar("report", grid.seeds * len(grid.criteria) * len(grid.rates)) as bar:
@@ -104,6 +109,21 @@ def _measurement(bench: Bench, made: Shrunk) -> Measurement:
         "compensated": accuracy.compensated,
         "finetuned": accuracy.finetuned,
     }
+
+
+def _measured(value: Any) -> bool:
+    """Whether a value that was read back is a measurement."""
+    needed, optional = ("rate_achieved", "macs", "cut"), ("compensated", "finetuned")
+    return (
+        isinstance(value, dict)
+        and value.keys() == {*needed, *optional}
+        and all(_number(value[key]) for key in needed)
+        and all(value[key] is None or _number(value[key]) for key in optional)
+    )
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _identity(bench: Bench, *, finetune: bool) -> str:

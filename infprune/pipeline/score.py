@@ -14,6 +14,7 @@ from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.errors import InputError
 from infprune.models.checkpoint import digest
 from infprune.pipeline.bench import Bench, open_bench
+from infprune.pipeline.memory import within_memory
 from infprune.pipeline.results import LayerRow, ScoreResult
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, Silent, told
@@ -21,6 +22,7 @@ from infprune.scores.contract import ChannelScores, Need, ScoringInputs, Statist
 from infprune.scores.measure import collect, needs_of, score
 
 
+@within_memory
 def run(settings: Config, progress: Progress) -> ScoreResult:
     """Score every prunable channel and write the scores; the table shows what the configured budget would keep."""
     watch = Stopwatch()
@@ -38,9 +40,8 @@ def run(settings: Config, progress: Progress) -> ScoreResult:
         seed=settings.run.seed,
         config=session.config.model_dump(exclude={"run"}),
     )
-    write_scores(path, scores, described)
-    session.record()
     plan = selection.select(bench.coupling, bench.layers, scores, bench.budget, bench.limits)
+    write_scores(path, scores, described, session.replay)
     return ScoreResult(
         criterion=scores.criterion,
         unit=scores.unit,

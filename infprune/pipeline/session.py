@@ -16,8 +16,8 @@ from infprune.data import splits
 from infprune.data.augment import AUGMENTATIONS
 from infprune.data.dataset import Samples, Splits, gather
 from infprune.data.loaders import Batches, batches, subset
-from infprune.errors import ArchitectureError, ConfigError, InputError
-from infprune.files import atomic_write
+from infprune.errors import ArchitectureError, ConfigError, InputError, out_of_memory
+from infprune.files import atomic_writes
 from infprune.forward import Inputs, move, picked, run, shape, tensors
 from infprune.imports import one_line
 from infprune.models import SHIPPED
@@ -55,9 +55,9 @@ class Session:
         """The data section as text: what a resumed training must share."""
         return self.config.data.model_dump_json()
 
-    def batches(self, samples: Samples, size: int = EVALUATION_BATCH) -> Batches:
-        """Batches of a split, in order, on the device."""
-        return batches(samples, size, device=self.device)
+    def batches(self, samples: Samples, size: int | None = None) -> Batches:
+        """Batches of a split, in order, on the device; `size`: None for one that shrinks with `data.batch_size`."""
+        return batches(samples, size or min(EVALUATION_BATCH, 4 * self.config.data.batch_size), device=self.device)
 
     def calibration(self, seed: int | None = None) -> Batches:
         """The calibration samples: drawn from the training split."""
@@ -69,9 +69,14 @@ class Session:
         first = [i % len(self.splits.train) for i in range(count)]
         return move(gather(self.splits.train, first)[0], self.device)
 
+    @property
+    def replay(self) -> dict[Path, str]:
+        """The resolved configuration as a file of the run folder, to be written with the run's result."""
+        return {self.folder / "config.yaml": config.dump(self.config)}
+
     def record(self) -> None:
         """Write the resolved configuration into the run folder; called when the run has its result."""
-        atomic_write(self.folder / "config.yaml", config.dump(self.config))
+        atomic_writes(self.replay)
 
     def recipe(self, section: str) -> Recipe:
         """The recipe of the `train` or `finetune` section."""
@@ -169,9 +174,9 @@ def outputs(module: nn.Module, example: Inputs, name: str, source: str) -> Any:
     try:
         with evaluating(module):
             return run(module, example)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if out_of_memory(error):
+            raise
         raise ArchitectureError(
             f"{name} does not accept inputs of shape {shape(example)} ({source}): {one_line(error)}"
         ) from error

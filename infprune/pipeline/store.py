@@ -1,6 +1,7 @@
 """Finished measurements on disk, by key, so that an interrupted run goes on where it was."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,20 @@ from infprune.files import atomic_write
 
 
 class Store:
-    """JSON values by key in one file; a run of another identity does not see them.
+    """JSON values by key in one file; a run of another identity does not see them. `valid` judges a value read back.
 
     Raises:
         InputError: the file to resume from is damaged.
         ConfigError: it belongs to another identity.
     """
 
-    def __init__(self, path: Path, identity: str, *, resume: bool) -> None:
+    def __init__(
+        self, path: Path, identity: str, *, resume: bool, valid: Callable[[Any], bool] = lambda _: True
+    ) -> None:
         self._path, self._identity = path, identity
         self._found: dict[str, Any] = {}
         if resume and path.exists():
-            self._found = _stored(path, identity)
+            self._found = _stored(path, identity, valid)
 
     def get(self, key: str) -> Any:
         """The value, or None."""
@@ -32,12 +35,14 @@ class Store:
         atomic_write(self._path, json.dumps({"identity": self._identity, "measurements": self._found}, indent=1))
 
 
-def _stored(path: Path, identity: str) -> dict[str, Any]:
+def _stored(path: Path, identity: str, valid: Callable[[Any], bool]) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text() if path.is_file() else "")  # a device may have no end
         found: dict[str, Any] = dict(content["measurements"])
         made = content["identity"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if made == identity and not all(map(valid, found.values())):
+            raise ValueError("not a measurement")  # noqa: TRY301 - told as any other damage
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"cannot resume from {path}: it is damaged; delete it to start over") from error
     if made != identity:
         raise ConfigError(

@@ -16,6 +16,7 @@ from infprune.models.attention import Attention, explicit
 from infprune.pipeline.artifact import open_artifact
 from infprune.pipeline.bench import Bench
 from infprune.pipeline.joint import learn, prepared
+from infprune.pipeline.memory import within_memory
 from infprune.pipeline.results import Change, TrainResult
 from infprune.pipeline.session import Session, manifest, open_coupling, open_model, open_session, provenance
 from infprune.pipeline.stopwatch import Stopwatch
@@ -24,6 +25,7 @@ from infprune.surgery import composed
 from infprune.training import Trained, train
 
 
+@within_memory
 def run(settings: Config, progress: Progress, *, resume: bool) -> TrainResult:
     """Train the configured network from its initial weights and write it."""
     watch = Stopwatch()
@@ -37,11 +39,11 @@ def run(settings: Config, progress: Progress, *, resume: bool) -> TrainResult:
     described = manifest(
         session, trained.module, {}, scores_sha256=None, plan={}, metrics={"accuracy": {"dense": after}}
     )
-    session.record()
-    write_model(path, trained.module, described)
+    write_model(path, trained.module, described, session.replay)
     return _result("train", session, Change(before, after), trained, watch, path)
 
 
+@within_memory
 def finetune(path: Path, settings: Config, progress: Progress, *, resume: bool) -> TrainResult:
     """Fine-tune a pruned file, and prune it on if the method does so; write the result beside the run."""
     watch = Stopwatch()
@@ -58,8 +60,8 @@ def finetune(path: Path, settings: Config, progress: Progress, *, resume: bool) 
     stages = old.metrics.get("accuracy")
     metrics = old.metrics | {"accuracy": (stages if isinstance(stages, dict) else {}) | {"finetuned": after}}
     metrics.pop("missed", None)  # the gates judged other weights
-    session.record()
-    write_model(target, trained.module, old.model_copy(update={"metrics": metrics, **provenance(session)}))
+    described = old.model_copy(update={"metrics": metrics, **provenance(session)})
+    write_model(target, trained.module, described, session.replay)
     return _result("finetune", session, Change(before, after), trained, watch, target)
 
 
@@ -97,8 +99,7 @@ def _prune_on(path: Path, settings: Config, watch: Stopwatch, progress: Progress
         }
     )
     target = Path(settings.run.output or session.folder / "finetuned.safetensors")
-    session.record()
-    write_model(target, made.module, described)
+    write_model(target, made.module, described, session.replay)
     return TrainResult(
         command="finetune",
         model=session.model_name,

@@ -23,6 +23,7 @@ from infprune.influence.retraining import minimise
 from infprune.models.checkpoint import digest
 from infprune.pipeline.influence_results import Agreement, FormRow, Panel, ValidateResult
 from infprune.pipeline.instrument import Lens, Problem, open_problem, through_weights
+from infprune.pipeline.memory import within_memory
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.pipeline.store import Store
 from infprune.progress import Bar, Progress
@@ -38,6 +39,7 @@ class Validation:
     panels: list[Panel]
 
 
+@within_memory
 def run(settings: Config, progress: Progress, *, resume: bool) -> Validation:
     """Fit, predict and retrain every group; each finished size is stored, and `resume` skips those.
 

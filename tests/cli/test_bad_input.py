@@ -263,9 +263,9 @@ def test_a_damaged_configuration_inside_a_file(infprune, pruned, tmp_path):
 def test_a_failed_run_leaves_the_replay_of_the_last_one(infprune, tmp_path):
     assert infprune("prune", *FAST, "-q").code == 0
     run = tmp_path / "runs/digits_resnet-prune"
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert infprune("prune", *FAST, "--macs", "0.000001").code == 4
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_resuming_the_finetuning_of_another_plan_is_refused(infprune):
@@ -327,3 +327,97 @@ def test_a_factory_inside_a_file_is_not_imported(infprune, tmp_path, monkeypatch
     outcome = infprune("evaluate", "p.safetensors", "model.factory=mynet:net", "--json")
     assert outcome.code == 0
     assert outcome.json["accuracy"] == outcome.json["recorded"]
+
+
+OUT_OF_MEMORY = {
+    "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried"),
+    "python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+@pytest.mark.parametrize("command", ["evaluate", "score", "train", "export", "doctor"])
+def test_out_of_memory_names_the_batch_sizes_to_try(infprune, monkeypatch, kind, command):
+    def forward(*_):
+        raise OUT_OF_MEMORY[kind]
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+    outcome = infprune(command, "-q", "data.batch_size=96", "finetune.batch_size=32")
+    assert outcome.code == 2
+    assert one_line(outcome).startswith("error: out of memory (")
+    assert outcome.err.strip().endswith("try data.batch_size=48 (now 96) and finetune.batch_size=16 (now 32)")
+
+
+def test_other_errors_keep_their_traceback(infprune, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("memory of an elephant")
+
+    monkeypatch.setattr("infprune.pipeline.evaluate.evaluate", fails)
+    with pytest.raises(RuntimeError, match="elephant"):
+        infprune("evaluate")
+
+
+def test_words_of_a_file_cannot_drive_the_terminal(infprune, tmp_path):
+    content = json.dumps({"kind": "\x1b[2J\nerror: all is well\u202e"})
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"infprune": content})
+    outcome = infprune("evaluate", "x.safetensors")
+    assert outcome.code == 6
+    assert r"got a \x1b[2J\nerror: all is well\u202e file" in one_line(outcome)
+
+
+def test_names_that_no_file_can_have(infprune):
+    long = "x" * 300
+    words = {
+        f"train.schedule={long}": 2,
+        f"data.name=mnist data.root={long}": 6,
+        f"data.name=libsvm data.root=. data.args={{train: {long}, test: b}}": 6,
+    }
+    for given, code in words.items():
+        outcome = infprune("evaluate", "-q", *given.split(" ", 2))
+        assert outcome.code == code
+        one_line(outcome)
+    assert infprune("configs", "cp", "digits", long).code == 6
+
+
+def test_a_run_folder_that_cannot_be_written_leaves_the_old_model(infprune, tmp_path):
+    (tmp_path / "old.safetensors").write_bytes(b"precious")
+    for words in (["prune", *FAST], ["train", "train.epochs=0"], ["score", *SMALL, "score.criterion=magnitude"]):
+        outcome = infprune(*words, "-q", "-o", "old.safetensors", "run.dir=/dev/null")
+        assert outcome.code == 6
+        one_line(outcome)
+        assert (tmp_path / "old.safetensors").read_bytes() == b"precious"
+
+
+def test_an_infeasible_budget_leaves_the_old_scores(infprune, tmp_path):
+    (tmp_path / "old.safetensors").write_bytes(b"precious")
+    words = ["score.criterion=magnitude", "prune.macs=0.000001", "prune.scope=global", *SMALL]
+    assert infprune("score", *words, "-o", "old.safetensors").code == 4
+    assert (tmp_path / "old.safetensors").read_bytes() == b"precious"
+
+
+def streamed(arguments, stdout, **environment):
+    command = [sys.executable, "-m", "infprune", *arguments]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=env, check=False)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110 - a device
+def test_a_full_stdout_is_told():
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = streamed(["configs", "ls"], full)
+    assert done.returncode == 6
+    assert done.stderr.startswith("error: cannot write to standard output: no space left on device")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_gone_away_and_a_terminal_without_arrows(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = streamed(["configs", "ls"], closed)
+    assert (done.returncode, done.stderr) == (6, "")
+    config = tmp_path / "λ.yaml"
+    config.write_text("λ: 1\n", encoding="utf-8")
+    done = streamed(["configs", "show", "digits"], subprocess.PIPE, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -5,7 +5,7 @@ import torch
 
 from infprune.data import DATASETS
 from infprune.data.dataset import ArrayDataset, DataRequest, Source, gather, labels
-from infprune.data.splits import CHUNK, load
+from infprune.data.splits import CHUNK, PROBE, load
 from infprune.errors import ConfigError, InputError
 
 FACTORY = """
@@ -226,3 +226,46 @@ def test_invalid_inputs_among_several(monkeypatch, case):
     with pytest.raises(InputError, match=f"train .*({match})") as caught:
         splits("digits")
     assert "\n" not in str(caught.value)
+
+
+# --- samples that are bad where the first look does not reach
+
+
+class Late(Foreign):
+    """Good samples up to `at`, which is beyond the probe."""
+
+    def __len__(self):
+        return PROBE + 50
+
+    def __getitem__(self, index):
+        if index == self.at and isinstance(self.bad, BaseException):
+            raise self.bad
+        return super().__getitem__(index)
+
+
+LATE = {
+    "raises": (KeyError("no such\nsample"), "cannot be read as .*KeyError"),
+    "exits": (SystemExit(1), "cannot be read as .*SystemExit"),
+    "label": ((torch.zeros(3), 7), f"sample {PROBE + 9} has label 7, expected an integer in 0..1"),
+    "nan": ((torch.full((3,), float("nan")), 0), f"sample {PROBE + 9} holds NaN or inf"),
+    "shape": ((torch.zeros(4), 0), "cannot be read as"),
+    "text": (("x", 0), "cannot be read as"),
+}
+
+
+@pytest.mark.parametrize("case", LATE)
+def test_late_samples_are_checked_when_they_are_read(monkeypatch, case):
+    bad, match = LATE[case]
+    fake(monkeypatch, arrays(), Late(bad, PROBE + 9))
+    test = splits("digits").test
+    assert len(gather(test, range(PROBE))[1]) == PROBE
+    assert test[3][1] == 1
+    with pytest.raises(InputError, match=f"(?s)test .*({match})") as caught:
+        gather(test, range(PROBE, PROBE + 50))
+    assert "\n" not in str(caught.value)
+
+
+def test_memory_that_runs_out_in_a_dataset_is_not_the_dataset_s_fault(monkeypatch):
+    fake(monkeypatch, arrays(), Late(MemoryError(), PROBE + 9))
+    with pytest.raises(MemoryError):
+        gather(splits("digits").test, [PROBE + 9])

@@ -1,5 +1,6 @@
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +183,54 @@ def test_public_cifar_weights_load_strictly(name):
     model.load_state_dict(tensors, strict=True)
     load_into(MODELS[name](), tensors, name)
     assert torch.equal(model.layer1[0].conv1.weight, tensors["layer1.0.conv1.weight"])
+
+
+class Endless:
+    def __reduce__(self):
+        return bytearray, (10**11,)
+
+
+def compressed(path):
+    plain = path.with_suffix(".plain")
+    torch.save({"x": torch.zeros(10**6)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_asks_for_a_hundred_gigabytes_is_refused_before_it_gets_them(tmp_path, zipped):
+    torch.save({"a": Endless()}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    assert "loading it would execute code (builtins.bytearray)" in message_of(tmp_path / "w.pt")
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    compressed(tmp_path / "w.pt")
+    assert (tmp_path / "w.pt").stat().st_size < 20_000
+    assert "its members are compressed, which torch.save does not do" in message_of(tmp_path / "w.pt")
+
+
+def test_a_wrapper_around_itself_and_a_file_without_end(tmp_path):
+    content = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "w.pt")
+    assert "holds no named tensors" in message_of(tmp_path / "w.pt")
+    assert "no checkpoint file" in message_of(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (torch.full((3, 2), 1e300, dtype=torch.float64), "weight holds NaN or inf"),  # too large for float32
+        (torch.full((3, 2), float("nan")).to(torch.float8_e4m3fn), "weight holds NaN or inf"),
+        (torch.zeros(3, 2, dtype=torch.complex64), "number formats weight: file complex64"),
+    ],
+)
+def test_numbers_that_the_network_cannot_hold(value, told):
+    module = nn.Linear(2, 3)
+    before = module.weight.clone()
+    with pytest.raises(InputError, match=told):
+        load_into(module, {"weight": value, "bias": torch.zeros(3)}, "w")
+    assert torch.equal(module.weight, before)
+    load_into(module, {"weight": torch.ones(3, 2).to(torch.float8_e4m3fn), "bias": torch.zeros(3)}, "w")
+    assert torch.equal(module.weight, torch.ones(3, 2))

@@ -74,3 +74,17 @@ def test_a_folder_in_its_place_is_damage_too(path):
     path.mkdir(parents=True)
     with pytest.raises(InputError, match="damaged"):
         Store(path, "a", resume=True)
+
+
+def test_values_of_another_form_nested_text_and_endless_files_are_damage(path):
+    Store(path, "a", resume=False).put("x", "five")
+    assert Store(path, "a", resume=True, valid=lambda v: isinstance(v, str)).get("x") == "five"
+    with pytest.raises(InputError, match="it is damaged; delete it to start over"):
+        Store(path, "a", resume=True, valid=lambda v: isinstance(v, int))
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="it is damaged"):
+        Store(path, "a", resume=True)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="it is damaged"):
+        Store(path, "a", resume=True)
