@@ -108,13 +108,16 @@ def shown_help(text: str) -> str:
 
 
 def configuration() -> Iterator[str]:
-    yield "The keys of a YAML file (`-c FILE`), and of `key=value` words behind a command: `prune.rate=0.3`. A file holds"
-    yield "only what it changes. Every run folder spells all values out in its `config.yaml`."
+    yield "The keys of a YAML file (`-c FILE`), and of `key=value` words behind a command: `prune.rate=0.3`. A file"
+    yield "holds only what it changes. Every run folder spells all values out in its `config.yaml`."
     yield ""
     for name, section in SECTIONS.items():
         yield from [f"## {name}", "", str(Config.model_fields[name].description), ""]
         if section.one_of:
-            yield from [f"Exactly one of {', '.join(map(code, section.one_of))} has a value: a later one replaces it.", ""]
+            yield from [
+                f"Exactly one of {', '.join(map(code, section.one_of))} has a value: a later one replaces it.",
+                "",
+            ]
         yield from table(["key", "takes", "default", "description"], fields(name, section))
 
 
@@ -162,8 +165,8 @@ def summary(path: Path) -> str:
 
 
 def exit_codes() -> Iterator[str]:
-    yield "Scripts may rely on them. A message on stderr begins with `error: `; with `--json` stdout holds the error as an"
-    yield "object ([schema](../schema/error.json))."
+    yield "Scripts may rely on them. A message on stderr begins with `error: `; with `--json` stdout holds the error as"
+    yield "an object ([schema](../schema/error.json))."
     yield ""
     known = PLAIN_EXITS | {leaf.exit_code: first(leaf) for leaf in LEAVES}
     yield from table(["code", "meaning"], [(str(number), text) for number, text in sorted(known.items())])

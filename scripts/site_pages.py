@@ -17,7 +17,9 @@ def expanded(nav: list[Any], docs: Path) -> list[Any]:
     entries: list[Any] = []
     for entry in nav:
         if isinstance(entry, dict):
-            entries += [{title: expanded(rest, docs) if isinstance(rest, list) else rest} for title, rest in entry.items()]
+            entries += [
+                {title: expanded(rest, docs) if isinstance(rest, list) else rest} for title, rest in entry.items()
+            ]
         elif entry.endswith("/"):
             entries += [path.relative_to(docs).as_posix() for path in sorted((docs / entry).glob("*.md"))]
         else:

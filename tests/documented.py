@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 COMMANDS = ("console", "bash", "python", "yaml")
 SHOWN = ("text",)
+VERDICTS = ("Faster: ", "No speed-up ")  # the clock decides which of them is printed
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>.*)\n(?P<body>(?:.*\n)*?)(?P=indent)```$", re.MULTILINE)
 _COMMENT = re.compile(r"<!-- *(?P<text>(?:(?!-->)[\s\S])*?) *-->\s*\Z")
@@ -101,7 +102,7 @@ def _joined(lines):
 
 
 def missing(shown, printed, *, exactly=False):
-    """The lines shown that are not printed in that order. Numbers, frames, spaces and `...` do not count.
+    """The lines shown that are not printed in that order. Numbers, frames, spaces and `...` do not count, nor verdicts.
 
     `exactly`: whole numbers do.
     """
@@ -109,7 +110,7 @@ def missing(shown, printed, *, exactly=False):
     rest, absent = _plain(printed, number), []
     for line in shown.splitlines():
         words = _plain(line, number)
-        if not words or words == "...":
+        if not words or words == "..." or words.startswith(VERDICTS):
             continue
         if words in rest:
             rest = rest.partition(words)[2]

@@ -63,6 +63,7 @@ PRINTED = "digits: influence, 50.0% removed\n┃ layer │ kept ┃\n│ conv1 �
 
 def test_numbers_frames_and_omissions_do_not_count():
     assert not missing("digits: influence, 49.5% removed\n...\n│ conv1 │ 1,024 │\nWrote x in 14.9 s", PRINTED)
+    assert not missing("Faster: pruned takes 0.8x", "No speed-up on this machine: pruned takes 1.0x")
 
 
 def test_whole_numbers_count_when_asked():
