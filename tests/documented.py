@@ -22,9 +22,7 @@ _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>.*)\n(?P<body>(?:.*\n)*?)(?
 _COMMENT = re.compile(r"<!-- *(?P<text>(?:(?!-->)[\s\S])*?) *-->\s*\Z")
 _FRACTION = r"(?<!\w)[-+]?\d[\d,]*(?:\.\d+(?:e[-+]?\d+)?|e[-+]?\d+)"
 _NUMBER = rf"{_FRACTION}|(?<!\w)[-+]?\d[\d,]*"
-_DIRECTIVE = re.compile(
-    r"(?P<slow>slow)?(?(slow)(?: with: (?P<also>.+))?|(?:with: (?P<words>.+)|file: (?P<file>\S+)|not run: (?P<why>.+)))"
-)
+_DIRECTIVE = re.compile(r"(?P<slow>slow)?(?:(?:\A| )with: (?P<words>.+))?|file: (?P<file>\S+)|not run: (?P<why>.+)")
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ def _directive(text):
     said = _DIRECTIVE.fullmatch(" ".join(text.split()))
     if not said:
         return {"fault": f"no such comment: {text}"}
-    words = said["also"] or said["words"] or ""
-    return {"slow": bool(said["slow"]), "words": tuple(words.split()), "file": said["file"], "why_not": said["why"]}
+    words = tuple((said["words"] or "").split())
+    return {"slow": bool(said["slow"]), "words": words, "file": said["file"], "why_not": said["why"]}
 
 
 def _judged(block):
