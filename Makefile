@@ -1,7 +1,7 @@
 # One-word recipes; pre-commit and CI call the same ones. `make PYTHON=...` picks another interpreter.
 PYTHON ?= python
 
-.PHONY: install lint format types layers test slow check schema wheel
+.PHONY: install lint format types layers test slow check schema reference docs wheel
 
 install:
 	$(PYTHON) -m pip install -e ".[dev]"
@@ -35,3 +35,11 @@ check: lint types layers test
 # Publishes the JSON Schemas of all results; tests/report/test_schema.py holds the copies against the code.
 schema:
 	$(PYTHON) -c "from pathlib import Path; from infprune.report.schema import publish; publish(Path('docs/schema'))"
+
+# Writes docs/reference/ anew; tests/test_reference.py holds the copies against the code.
+reference:
+	$(PYTHON) scripts/reference.py
+
+# The documentation site, into build/site. Warnings are errors: a dead link or anchor ends it.
+docs:
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet -f .mkdocs.yml

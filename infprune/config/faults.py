@@ -38,7 +38,7 @@ def explain(error: ValidationError, document: dict[Any, Any]) -> list[str]:
             told[path] = f"expected a mapping, got {got(document[path[0]])}"
         else:
             field = SECTIONS[str(path[0])].model_fields[str(path[1])]
-            told[path] = f"expected {_expected(field)}, got {got(document[path[0]][path[1]])}"
+            told[path] = f"expected {expected(field)}, got {got(document[path[0]][path[1]])}"
     return [f"{'.'.join(str(key) for key in path)}: {text}" for path, text in told.items()]
 
 
@@ -52,7 +52,8 @@ def _unknown(path: tuple[str, ...]) -> str:
     return f"unknown key; did you mean {' or '.join(guess)}?" if guess else f"unknown key; known: {', '.join(here)}"
 
 
-def _expected(field: FieldInfo) -> str:
+def expected(field: FieldInfo) -> str:
+    """Say what a field takes besides null."""
     extra = field.json_schema_extra
     if isinstance(extra, dict) and "expected" in extra:
         return str(extra["expected"])
