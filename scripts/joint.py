@@ -17,14 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
 from infprune import config
 from infprune.files import atomic_write
 from infprune.pipeline import prune
 from infprune.progress import Silent
-
-mpl.use("Agg")
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 ROWS: dict[str, tuple[str, ...]] = {
@@ -75,7 +71,7 @@ def measured(chosen: argparse.Namespace, row: str, words: tuple[str, ...], seed:
 
 
 def show(chosen: argparse.Namespace, found: dict[str, Any]) -> None:
-    """The table, as Markdown and JSON, and a figure."""
+    """The table, as Markdown and JSON."""
     rows = {}
     for row in ROWS:
         runs = [found[key] for key in (f"{row}/{seed}" for seed in range(chosen.seeds)) if key in found]

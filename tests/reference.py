@@ -223,6 +223,11 @@ def micro_convolution(influence: Tensor, kernel: Tensor) -> Tensor:
     return F.conv2d(relative, kernel[None] / kernel.numel())[:, 0, 0, 0]
 
 
+def printed_lambda(remaining: float, target: float) -> float:
+    """Equation 9 of INF-CP exactly as printed: `remaining` is B_l/|C|, `target` T_l/|C|."""
+    return 5.0 * abs(target + remaining - 1) if 1 - remaining >= target else 0.0
+
+
 def gated(module: nn.Module, x: Tensor, gates: Mapping[str, tuple[int, Tensor]]) -> Tensor:
     """Logits with channels multiplied where modules read them: module -> (groups, factor of each input of a group)."""
     handles = []

@@ -61,8 +61,8 @@ def finetune(
             run__threads=threads,
         )
         settings = settings_for(model, config, words)
-        if settings.finetune.method != "standard" and config is None:
-            require_budget(words, settings.finetune.method)
+        if settings.finetune.method != "standard":
+            require_budget(config, words, settings.finetune.method)
         result = pipeline.finetune(model, settings, progress, resume=resume)
         if result.joint is not None and result.joint.masks:
             from infprune.files import atomic_write  # noqa: PLC0415

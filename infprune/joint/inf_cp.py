@@ -177,13 +177,13 @@ class InfCp(Plugin):
     def _scores(self, codes: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Influence of all channels (nats), times B_l where it is learned; what is decided goes first or last."""
         scores = {}
-        most = max(float(v.max()) for v in self.influence.channels.values())
+        most = max(float(v.max()) for v in self.influence.channels.values()) or 1.0  # a perfect fit has none
         for name, value in self.influence.channels.items():
             score = value.double().cpu()
             if name in codes:
                 score = score * codes[name].double().cpu()
             if name in self._decided:
-                score = (1 + score / max(most, 1e-300)) * 1e3 * most * self._decided[name].double().cpu()
+                score = 1e3 * (most + score) * self._decided[name].double().cpu()
             scores[name] = score
         return scores
 

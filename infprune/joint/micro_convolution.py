@@ -44,11 +44,6 @@ def weight_of_penalty(kept: float, target: float) -> float:
     return 5.0 * max(0.0, kept - target)
 
 
-def printed_weight(remaining: float, target: float) -> float:
-    """Lambda exactly as eq. 9 prints it: `remaining` is B_l/|C|, `target` T_l/|C|."""
-    return 5.0 * abs(target + remaining - 1) if 1 - remaining >= target else 0.0
-
-
 def binarity(strategy: Tensor) -> float:
     """Mean |2 B - 1|: 0 where nothing is decided, 1 where all is."""
     return float((2 * strategy.detach() - 1).abs().mean())

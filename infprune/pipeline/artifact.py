@@ -36,13 +36,15 @@ def settings_for(
     return config.Config.model_validate(content)
 
 
-def require_budget(overrides: Sequence[str], method: str) -> None:
-    """Refuse to prune a file on by the budget that made it.
+def require_budget(source: str | None, overrides: Sequence[str], method: str) -> None:
+    """Refuse to prune a file on by the budget that made it, or by a default.
 
     Raises:
-        ConfigError: no override names a budget.
+        ConfigError: neither an override nor the named configuration gives a budget.
     """
-    if not any(word.startswith(tuple(f"prune.{kind}=" for kind in config.PruneConfig.one_of)) for word in overrides):
+    kinds = config.PruneConfig.one_of
+    told = any(word.startswith(tuple(f"prune.{kind}=" for kind in kinds)) for word in overrides)
+    if not told and (source is None or not config.load(source, overrides).prune.model_fields_set & set(kinds)):
         raise ConfigError(
             f"--method {method} cuts further while fine-tuning: say how far, e.g. --rate 0.3 (of the channels left)"
         )
@@ -56,12 +58,17 @@ def open_artifact(path: Path, session: Session) -> Loaded:
 
 
 def _stored(path: Path, manifest: Manifest, overrides: Sequence[str], *, data: bool) -> config.Config:
-    """The configuration inside a file, under the overrides; without factories, places to write, downloads, method."""
+    """The configuration inside a file, under the overrides.
+
+    Without factories, places to write and downloads, and without how the file was made: its method, its scores and the
+    layers that lost a share of their own are not what it is to be worked on with.
+    """
     content = _without_nulls(manifest)
     content.pop("model", None)
     factory = content.get("data", {}).pop("factory", None)
     content.get("data", {}).pop("download", None)
-    content.get("finetune", {}).pop("method", None)  # how this file was made is not how it is to be trained on
+    for section, key in (("finetune", "method"), ("score", "file"), ("prune", "per_layer")):
+        content.get(section, {}).pop(key, None)
     content["run"] = {key: value for key, value in content.get("run", {}).items() if key in ("seed", "precision")}
     try:
         config.assemble(str(path), copy.deepcopy(content), ())

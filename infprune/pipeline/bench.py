@@ -68,7 +68,12 @@ def open_bench(settings: Config, command: str, watch: Stopwatch) -> Bench:
     with watch.stage("load"):
         session = open_session(settings, command)
         dense = explicit(open_model(session))
+    return bench_of(session, dense, watch)
+
+
+def bench_of(session: Session, dense: nn.Module, watch: Stopwatch) -> Bench:
+    """Couple a network whose attention is explicit."""
     with watch.stage("coupling"):
         coupling = open_coupling(dense, session)
-        layers = selection.prunable(coupling, settings.prune.protect)
+        layers = selection.prunable(coupling, session.config.prune.protect)
     return Bench(session, dense, coupling, layers)

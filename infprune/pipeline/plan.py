@@ -41,12 +41,11 @@ def run(settings: Config, progress: Progress) -> PlanResult:
     """Score, select, cut and prove in memory, as `infprune prune` will: the same layers keep the same widths.
 
     Raises:
-        ConfigError: what is cut would be learned, not planned.
+        ConfigError: the network would be trained before the cut.
     """
     if settings.finetune.method != "standard":
         raise ConfigError(
-            f"--dry-run: finetune.method={settings.finetune.method} learns what to cut while it trains; "
-            "drop one of the two"
+            f"--dry-run: finetune.method={settings.finetune.method} trains before it cuts; drop one of the two"
         )
     watch = Stopwatch()
     bench = open_bench(settings, "prune", watch)

@@ -62,6 +62,10 @@ def grid(rates: str, criteria: str, seeds: int) -> Grid:
 @within_memory
 def run(settings: config.Config, grid: Grid, progress: Progress, *, finetune: bool, resume: bool) -> ReportResult:
     """Measure the whole grid; every finished measurement is stored at once, and `resume` skips those."""
+    if settings.finetune.method != "standard":
+        raise ConfigError(
+            f"finetune.method: report cuts by scores, not by {settings.finetune.method}; drop it, or use infprune prune"
+        )
     watch = Stopwatch()
     bench = open_bench(settings, "report", watch)
     session = bench.session

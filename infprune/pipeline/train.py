@@ -7,18 +7,18 @@ from typing import Literal
 import torch
 from torch import nn
 
-from infprune import cost, selection
+from infprune import cost
 from infprune.artifacts import write_model
 from infprune.config import Config
 from infprune.evaluation import evaluate
 from infprune.forward import uncalled
 from infprune.models.attention import Attention, explicit
 from infprune.pipeline.artifact import open_artifact
-from infprune.pipeline.bench import Bench
+from infprune.pipeline.bench import bench_of
 from infprune.pipeline.joint import learn, prepared
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.results import Change, TrainResult
-from infprune.pipeline.session import Session, manifest, open_coupling, open_model, open_session, provenance
+from infprune.pipeline.session import Session, manifest, open_model, open_session, provenance
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
 from infprune.surgery import composed
@@ -71,15 +71,12 @@ def _prune_on(path: Path, settings: Config, watch: Stopwatch, progress: Progress
         session = open_session(settings, "finetune")
         loaded = open_artifact(path, session)
         dense = explicit(loaded.module)
-    with watch.stage("coupling"):
-        coupling = open_coupling(dense, session)
-        layers = selection.prunable(coupling, settings.prune.protect)
-    bench = prepared(Bench(session, dense, coupling, layers))
+    bench = prepared(bench_of(session, dense, watch))
     with watch.stage("evaluate"):
         before = evaluate(dense, bench.test).accuracy
     learned = learn(bench, before, watch, progress, resume=resume)
     made, old = learned.shrunk, loaded.manifest
-    after = cost.count(coupling, made.cut.plan.kept)
+    after = cost.count(bench.coupling, made.cut.plan.kept)
     first = {name: {d: torch.tensor(at) for d, at in dims.items()} for name, dims in old.kept.items()}
     kept = composed(first, made.cut.kept)
     metrics = {

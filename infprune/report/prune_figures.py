@@ -47,7 +47,7 @@ def kept_scene(layers: Sequence[LayerRow]) -> Scene:
 def scores_scene(result: PruneResult) -> Scene:
     """A stroke at every 5 % of a layer's scores, in the colour of what became of those channels."""
     layers = [row for row in result.layers if row.distribution]
-    learned = result.joint is not None  # then scores do not order what goes
+    learned = result.joint is not None and bool(result.joint.masks)  # then scores do not order what goes
     told = [("square", "kept", "kept"), ("square", "lost", "removed")] if not learned else []
     marks, top = legend(told, 4) if told else ([], 8.0)
     left = _names_width(layers)

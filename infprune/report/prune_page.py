@@ -200,12 +200,12 @@ def _learned(result: PruneResult) -> Markup:
     assert joint is not None
     columns = list(dict.fromkeys(key for epoch in joint.epochs for key in epoch))
     rows = [[_value(epoch.get(key)) for key in columns] for epoch in joint.epochs]
-    words = f"{joint.method} decided what to cut in the first {joint.learning} of {len(joint.epochs)} epochs."
+    words = f"{joint.method}: cut after {joint.learning} of {len(joint.epochs)} epochs."
     handover: tuple[object, ...] = ()
     if joint.handover is not None:
         handover = (" Surgery changed the outputs by ", tag("strong", f"{joint.handover:.1e}"), " (relative).")
     epochs = table("Epochs", [column.replace("_", " ") for column in columns], rows) if rows else None
-    return section("Learned while fine-tuning", paragraph(words, *handover), epochs)
+    return section("Fine-tuning around the cut", paragraph(words, *handover), epochs)
 
 
 def _value(value: object) -> Cell:

@@ -131,6 +131,34 @@ def test_midway_scores_and_compensates_the_network_that_was_trained_on(infprune)
     assert accuracy["finetuned"] > 0.97
 
 
+def test_a_file_made_otherwise_is_pruned_on_all_the_same(infprune, tmp_path):
+    """Its scores file may be gone, and the shares of single layers were meant for the dense network."""
+    assert infprune("score", "-o", "s.safetensors", "score.criterion=magnitude", "-q", *SMALL).code == 0
+    made = ["--scores", "s.safetensors", "--rate", 0.4, "prune.per_layer={stages.2.conv1: 0.9}", "-o", "p.safetensors"]
+    assert infprune("prune", *made, "--compensate", "none", "-q", *SMALL).code == 0
+    (tmp_path / "s.safetensors").unlink()
+    words = ["--method", "midway", "--rate", 0.1, "-o", "m.safetensors", "-q", *LEARN]
+    outcome = infprune("finetune", "p.safetensors", *words, "prune.compensate=none", "score.criterion=magnitude")
+    assert outcome.code == 0, outcome.err
+    before, after = (package.load(tmp_path / f"{name}.safetensors") for name in "pm")
+    widths = [m.get_submodule("stages.2.conv1").out_channels for m in (before, after)]
+    assert widths[1] > 0.5 * widths[0]  # not 90 % once more
+
+
+def test_a_configuration_without_a_budget_is_not_one(joint, infprune, tmp_path):
+    folder, _ = joint
+    (tmp_path / "c.yaml").write_text("finetune: {method: inf-cp}")
+    outcome = infprune("finetune", folder / "pruned.safetensors", "-c", "c.yaml", "-q")
+    assert outcome.code == 2
+    assert "say how far, e.g. --rate 0.3" in outcome.err
+
+
+def test_a_report_refuses_a_method(infprune):
+    outcome = infprune("report", "finetune.method=midway", "-q", *SMALL)
+    assert outcome.code == 2
+    assert "report cuts by scores, not by midway" in outcome.err
+
+
 PLAIN = ["model.name=alexnet5", "model.checkpoint=random", "data.factory=test_joint_command:greys"]
 
 

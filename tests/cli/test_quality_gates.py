@@ -172,7 +172,7 @@ BAD = {
     "no number": (["--max-latency", "nan"], 2, "prune.max_latency"),
     "report of another kind": (["--junit", "p.json"], 2, "--junit: expected a name that ends in .xml, got p.json"),
     "report over the network": (["--junit", "p.xml", "-o", "p.xml"], 2, "p.xml is another file of this command"),
-    "learned": (["--dry-run", "--method", "slimming"], 2, "finetune.method=slimming learns what to cut"),
+    "learned": (["--dry-run", "--method", "slimming"], 2, "finetune.method=slimming trains before it cuts"),
 }
 
 

@@ -78,6 +78,27 @@ def test_surgery_changes_nothing_and_the_budget_is_met(name):
     assert not torch.allclose(small(images().x), trained.module.eval()(images().x), rtol=1e-2)
 
 
+@pytest.mark.parametrize("settings", [Settings(every=2), Settings(every=2, order="layerwise")])
+@pytest.mark.parametrize("budget", [Budget(rate=0.2), Budget(rate=0.85), Budget(macs=0.15), Budget(params=0.3)])
+def test_budgets_hold_whatever_the_influence(settings, budget):
+    """Phases decide one after another; together they must neither miss nor overshoot what was asked."""
+    module = network()
+    for seed in range(4):
+        coupling, made = plugin(module, settings, budget)
+        generator = torch.Generator().manual_seed(seed)
+        for layer in coupling.prunable:
+            values = torch.rand(layer.size, generator=generator) ** 8
+            made.influence.channels[layer.name] = 0 * values if seed == 3 else values  # a perfect fit has none
+        kept = made.plan().kept
+        dense, left = cost.count(coupling), cost.count(coupling, kept)
+        if budget.rate is not None:
+            gone = 24 - sum(kept.values())
+            assert 0 <= budget.rate * 24 - gone < 1, (seed, kept)
+        else:
+            kind = budget.kind
+            assert left.of(kind) <= budget.allowed(dense.of(kind)), (seed, kept)
+
+
 def test_a_budget_in_macs_is_met():
     coupling, made, _ = learned(budget=Budget(macs=0.4))
     dense, left = cost.count(coupling).macs, cost.count(coupling, made.plan().kept).macs

@@ -51,7 +51,7 @@ def test_lambda_falls_to_zero_at_the_target(kept, target, ours):
 
 def test_lambda_as_printed_contradicts_its_text():
     """With T_l counting kept channels (section 2.4) it is largest once far too much is gone; with removed ones, too."""
-    assert micro.printed_weight(1.0, 0.6) == 0.0  # nothing is removed yet: the text wants the largest weight here
-    assert micro.printed_weight(0.1, 0.6) == pytest.approx(1.5)  # 90 % gone, 40 % asked: the text wants zero
-    assert micro.printed_weight(1.0, 0.4) == 0.0  # T_l as the share to be removed: the same
-    assert micro.printed_weight(0.1, 0.4) == pytest.approx(2.5)
+    assert reference.printed_lambda(1.0, 0.6) == 0.0  # nothing is removed yet: the text wants the largest weight here
+    assert reference.printed_lambda(0.1, 0.6) == pytest.approx(1.5)  # 90 % gone, 40 % asked: the text wants zero
+    assert reference.printed_lambda(1.0, 0.4) == 0.0  # T_l as the share to be removed: the same
+    assert reference.printed_lambda(0.1, 0.4) == pytest.approx(2.5)

@@ -37,6 +37,7 @@ ORIGIN = Provenance(
     base_sha256="a1" * 32,
     artifact_sha256="b2" * 32,
 )
+MASKS = [{"done": 1.0, "removed": 0.5, "layers": {"conv2": {"removed": 0.5, "lambda": 0, "beta": 0, "binarity": 1}}}]
 PRUNED = PruneResult(
     model="net",
     data="digits",
@@ -69,7 +70,7 @@ PRUNED = PruneResult(
         Gate("max-drop", 0.02, 0.01, True, "accuracy dropped by 0.0100, within --max-drop 0.02"),
     ],
     search=Search(0.5, 0.99, [Probe(0.3, 0.01, 0.02, 0.99), Probe(0.5, 0.05, 0.06, 0.98), Probe(0.7, 2, 3, 0.8)], 0.97),
-    joint=JointTrace("inf-cp", 1, [{"epoch": 1, "loss": 0.5, "validation_accuracy": 0.875}], 2e-6, []),
+    joint=JointTrace("inf-cp", 1, [{"epoch": 1, "loss": 0.5, "validation_accuracy": 0.875}], 2e-6, MASKS),
     provenance=ORIGIN,
 )
 REPORT = ReportResult(

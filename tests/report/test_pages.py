@@ -91,7 +91,7 @@ def test_the_page_of_a_pruned_network_has_everything():
         "head not cut: it is an output of the network",
         "0.500 0.05 0.06 0.9800",
         "Pearson's r is 0.970.",
-        "inf-cp decided what to cut in the first 1 of 1 epochs. Surgery changed the outputs by 2.0e-06",
+        "inf-cp: cut after 1 of 1 epochs. Surgery changed the outputs by 2.0e-06",
         "score 1.25 cut 0.25 all 1.50",
         "infprune 0.1.0, torch 2.9.0, python 3.11.7",
         "name: digits, calibration: 256",
@@ -250,10 +250,11 @@ def test_bars_are_as_long_as_layers_are_wide():
 
 
 def test_strokes_have_the_colour_of_what_became_of_the_channels():
-    pruned = replace(PRUNED, joint=None)
-    scene = next(s for s in prune_scenes(pruned) if s.name == "scores")
-    strokes = [m.role for m in scene.marks if getattr(m, "width", 0) == 1.4]
-    assert [strokes[i : i + 21].count("lost") for i in (0, 21, 42)] == [18, 5, 4]  # of 28/32, 4/16, 4/24 removed
+    midway = replace(PRUNED.joint, method="midway", masks=[])
+    for pruned in (replace(PRUNED, joint=None), replace(PRUNED, joint=midway)):
+        scene = next(s for s in prune_scenes(pruned) if s.name == "scores")
+        strokes = [m.role for m in scene.marks if getattr(m, "width", 0) == 1.4]
+        assert [strokes[i : i + 21].count("lost") for i in (0, 21, 42)] == [18, 5, 4]  # of 28/32, 4/16, 4/24 removed
     learned = next(s for s in prune_scenes(PRUNED) if s.name == "scores")
     assert "lost" not in {m.role for m in learned.marks}  # masks decided there, not the order of scores
     assert HOSTILE not in standalone(scene)
