@@ -218,7 +218,7 @@ INF_CP = sorted(name for name in shipped() if name.endswith("infcp"))
 )
 def test_shipped_configurations_run_a_few_steps(name, infprune):
     words = ["data.factory=test_joint_command:colours", "model.checkpoint=random", "data.batch_size=16"]
-    shrunk = ["finetune.epochs=2", "joint.epochs=1", "joint.order=together", "joint.apart=false"]
+    shrunk = ["finetune.epochs=2", "joint.epochs=1"]
     outcome = infprune("prune", "-c", name, "--json", *words, *shrunk)
     assert outcome.code == 0, outcome.err
     result = outcome.json
