@@ -27,7 +27,8 @@ def joint_png(trace: JointTrace) -> bytes:
         axis.set(xlabel="epoch", ylabel=label, xlim=(0, trace.learning))
         axis.grid(alpha=0.3)
     axes[0].plot(times, [100 * r["removed"] for r in trace.masks], color="black", linewidth=2.5, label="all channels")
-    axes[2].set_yscale("log")
+    if any(row["beta"] > 0 for record in trace.masks for row in record["layers"].values()):
+        axes[2].set_yscale("log")  # a run of a few steps may never have come to learn
     epochs = [e["epoch"] for e in trace.epochs]
     for key, style in (("train_accuracy", "--"), ("validation_accuracy", "-")):
         axes[4].plot(epochs, [100 * e[key] for e in trace.epochs], style, marker="o", color="black", label=key[:-9])
