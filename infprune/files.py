@@ -55,7 +55,7 @@ def atomic_writes(files: Mapping[Any, bytes | str]) -> None:
         staged = []
         for path, data in files.items():
             with _told(path):
-                target = Path(path).resolve()
+                target = _resolved(path)
                 _check(target)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _sweep(target.parent)
@@ -75,12 +75,25 @@ def is_file(path: str | Path) -> bool:
         return False
 
 
+def exists(path: str | Path) -> bool:
+    """Whether anything is there, as `is_file`."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
+
+
 def is_folder(path: str | Path) -> bool:
     """Whether a folder is there, as `is_file`."""
     try:
         return Path(path).is_dir()
     except OSError:
         return False
+
+
+def same_place(a: str | Path, b: str | Path) -> bool:
+    """Whether two paths lead to the same file, be it there or not; links in a circle lead to themselves."""
+    return os.path.realpath(a) == os.path.realpath(b)
 
 
 def sha256(path: str | Path) -> str:
@@ -94,6 +107,14 @@ def sha256(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {_reason(error)}; give a readable file") from error
+
+
+def _resolved(path: str | Path) -> Path:
+    """Follow links, so that a link stays one."""
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, "links in a circle")
+    return target
 
 
 def _check(target: Path) -> None:

@@ -16,7 +16,7 @@ from infprune.data.dataset import Samples
 from infprune.data.loaders import Batches, batches
 from infprune.errors import ConfigError, InputError
 from infprune.evaluation import evaluate
-from infprune.files import atomic_write
+from infprune.files import atomic_write, exists
 from infprune.forward import Inputs, logits
 from infprune.models.checkpoint import digest, read_pickle, verify_sums
 from infprune.modes import passing_by
@@ -151,7 +151,7 @@ def train(
     """
     origin = f"{digest(module)} {origin}"
     state = _start(module, recipe, plugin or Plugin())
-    if resume and checkpoint is not None and checkpoint.exists():
+    if resume and checkpoint is not None and exists(checkpoint):
         _restore(state, recipe, seed, origin, checkpoint)
     steps = math.ceil(len(data) / recipe.batch_size)
     total = recipe.total or recipe.epochs

@@ -163,3 +163,12 @@ def test_what_a_killed_process_left_is_swept_an_hour_later(tmp_path, old):
     os.utime(stale, (0, time.time() - 3700))
     atomic_write(old, b"new")
     assert sorted(tmp_path.iterdir()) == [fresh, old]
+
+
+def test_links_in_a_circle_are_one_line(tmp_path):
+    link = tmp_path / "a"
+    link.symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(link)
+    with pytest.raises(InputError, match=f"cannot write {link}: "):
+        atomic_write(link, "x")
+    assert link.is_symlink()

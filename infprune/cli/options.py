@@ -55,7 +55,9 @@ def check_junit(junit: Path | None, others: Iterable[str | None]) -> None:
         return
     if junit.suffix != XML:
         raise ConfigError(f"--junit: expected a name that ends in {XML}, got {junit}")
-    if any(file is not None and Path(file).resolve() == junit.resolve() for file in others):
+    from infprune.files import same_place  # noqa: PLC0415 - as above
+
+    if any(file is not None and same_place(file, junit) for file in others):
         raise ConfigError(f"--junit: {junit} is another file of this command; give another name")
 
 

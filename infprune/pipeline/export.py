@@ -10,7 +10,7 @@ from infprune import export, latency
 from infprune.artifacts import Manifest, load
 from infprune.config import Config
 from infprune.errors import ConfigError, QualityError
-from infprune.files import atomic_write
+from infprune.files import atomic_write, same_place
 from infprune.forward import tensors
 from infprune.models.build import build
 from infprune.pipeline.memory import within_memory
@@ -57,7 +57,7 @@ def run(path: Path | None, settings: Config, request: Request, progress: Progres
     with watch.stage("load"):
         opened = _open_configured(settings) if path is None else _open_file(path, settings)
     target = Path(settings.run.output or f"{opened.target}.{name}")
-    if path is not None and target.resolve() == path.resolve():
+    if path is not None and same_place(target, path):
         raise ConfigError(f"{target} is the pruned model itself; name another file with -o")
     with watch.stage("export"):
         data = export.encoded(opened.module, example_inputs(opened.settings, TRACED, "cpu"), format_)

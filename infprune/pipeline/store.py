@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from infprune.errors import ConfigError, InputError
-from infprune.files import atomic_write
+from infprune.files import atomic_write, exists
 
 
 class Store:
@@ -22,7 +22,7 @@ class Store:
     ) -> None:
         self._path, self._identity = path, identity
         self._found: dict[str, Any] = {}
-        if resume and path.exists():
+        if resume and exists(path):
             self._found = _stored(path, identity, valid)
 
     def get(self, key: str) -> Any:

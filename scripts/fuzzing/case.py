@@ -57,7 +57,8 @@ def run(words: list[str]) -> Outcome:
         return Outcome(-1, "", (f"took more than {SECONDS} s",))
     finally:
         torch.set_num_threads(threads)
-    message = result.stderr.strip("\n")
+    told = (line for line in result.stderr.splitlines(keepends=True) if not line.startswith("progress stage="))
+    message = "".join(told).strip("\n")
     faults = list(_told(result.exit_code, message, result.stdout, as_json="--json" in words))
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         faults.insert(0, f"{type(result.exception).__name__}: {result.exception}")

@@ -421,3 +421,11 @@ def test_a_reader_that_has_gone_away_and_a_terminal_without_arrows(tmp_path):
     config.write_text("λ: 1\n", encoding="utf-8")
     done = streamed(["configs", "show", "digits"], subprocess.PIPE, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [("train", "train.epochs=1"), ("report", "--rates", "0.5", "--criteria", "random")])
+def test_resuming_in_a_folder_whose_name_is_too_long(words, infprune):
+    outcome = infprune(*words, "--resume", f"run.dir={'x' * 300}", "prune.compensate=none", "-q", *SMALL)
+    assert outcome.code == 6
+    assert "cannot write" in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
