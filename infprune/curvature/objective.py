@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -118,6 +119,31 @@ class Objective:
         args = tensors(x)
         found: Tensor = vmap(jacrev(one), in_dims=(None, *[0] * len(args)))(theta, *args)
         return found
+
+    @torch.enable_grad()
+    def slopes(self, theta: Tensor, V: Tensor) -> Tensor:
+        r"""The derivative of each sample's loss along the columns of V `(P, k)`: `(N, k)`, no gradient stored.
+
+        .. math:: s_{nj} = \nabla_\theta \ell(f(x_n; \theta), y_n)^\top v_j
+
+        The gradient of :math:`u^\top \ell` is linear in u `(N,)`; its product with v, differentiated in u, is s: one
+        forward pass, one backward and one more per column, whatever N. The ridge belongs to no sample.
+
+        Raises:
+            ArchitectureError: the network cannot be differentiated twice.
+        """
+        leaf, found = theta.detach().requires_grad_(), []
+        for x, y in self.batches:
+            losses = self.losses(self.outputs(leaf, x), y)
+            u = torch.ones_like(losses, requires_grad=True)
+            g = once_more(partial(torch.autograd.grad, losses, leaf, u, create_graph=True, allow_unused=True))[0]
+            g = twice(g)
+            if g is None:
+                found.append(losses.new_zeros(len(y), V.shape[1]))
+                continue
+            columns = [torch.autograd.grad(g, u, v.to(g), retain_graph=True)[0] for v in V.unbind(1)]
+            found.append(torch.stack([c.detach() for c in columns], 1))
+        return torch.cat(found) if found else theta.new_zeros(0, V.shape[1])
 
     def samples(self) -> int:
         """How many samples there are."""

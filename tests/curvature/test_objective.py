@@ -36,6 +36,25 @@ def test_value_gradient_and_jacobians(name):
     assert [p.grad for p in parameters] == [None] * len(parameters)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_slopes_are_each_samples_gradient_times_the_directions(name):
+    o = objective(name, ridge=0.1)
+    theta = o.theta
+    V = torch.randn(len(theta), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    alone = [o.on([(x[n : n + 1], y[n : n + 1])]) for x, y in o.batches for n in range(len(y))]
+    G = torch.stack([a.gradient(theta) - 0.1 * theta for a in alone])
+    assert_close(o.slopes(theta, V), G @ V, **EXACT)
+    assert o.on([]).slopes(theta, V).shape == (0, 3)
+
+
+def test_slopes_of_parameters_that_the_outputs_do_not_use_are_zero():
+    net = nn.ModuleDict({"used": nn.Linear(3, 2), "unused": nn.Linear(2, 2)}).double()
+    net.forward = net["used"].forward
+    x, y = torch.randn(4, 3, dtype=torch.float64), torch.tensor([0, 1, 0, 1])
+    o = of(net, x, y, names=["unused.weight"])
+    assert torch.equal(o.slopes(o.theta, torch.ones(4, 2, dtype=torch.float64)), torch.zeros(4, 2, dtype=torch.float64))
+
+
 def test_other_points_leave_the_network_alone():
     net, (x, y) = tanh_net(), classified()
     o = of(net, x, y)
