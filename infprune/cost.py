@@ -69,16 +69,26 @@ def freed_by_layer(coupling: Coupling) -> dict[str, Cost]:
     return {layer.name: freed(layer) for layer in coupling.layers}
 
 
+Kind = str | Mapping[str, float]
+
+
 class Meter:
     """A cost while channels go one by one: what is left, and what the next channels of a layer would free.
 
-    `kind`: a field of `Cost`, or "channels".
+    `kind`: a field of `Cost`, or "channels"; or what an entry of each tensor costs, by name (others nothing), e.g. the
+    time that was measured.
     """
 
-    def __init__(self, coupling: Coupling, kind: str) -> None:
+    def __init__(self, coupling: Coupling, kind: Kind) -> None:
         by_channel = kind == "channels"
-        self.left = sum(layer.size for layer in coupling.layers) if by_channel else count(coupling).of(kind)
-        self._unit = {} if by_channel else _units(coupling, kind)
+        self._unit: Mapping[str, float] = {}
+        self.left: float
+        if isinstance(kind, str):
+            self.left = sum(layer.size for layer in coupling.layers) if by_channel else count(coupling).of(kind)
+            self._unit = {} if by_channel else _units(coupling, kind)
+        else:
+            self.left = sum(unit * coupling.tensors[name].shape.numel() for name, unit in kind.items())
+            self._unit = kind
         self._by_channel = by_channel
         self._shapes = {name: list(spec.shape) for name, spec in coupling.tensors.items()}
         self._steps: dict[str, dict[str, Counter[int]]] = {}
@@ -93,11 +103,11 @@ class Meter:
             for name in names:
                 self._neighbours.setdefault(name, set()).update(names)
 
-    def freed(self, layer: str, count: int) -> int:
+    def freed(self, layer: str, count: int) -> float:
         """What removing `count` more channels of a layer frees."""
         if self._by_channel:
             return count
-        total = 0
+        total: float = 0
         for tensor, dims in self._steps[layer].items():
             unit = self._unit.get(tensor, 0)
             if unit:

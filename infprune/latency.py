@@ -1,9 +1,11 @@
-"""Dense against pruned on this machine's clock: paired measurements, and whether they show a difference."""
+"""This machine's clock: dense against pruned in paired measurements, and where in a network the time goes."""
 
 import statistics
 import time
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -63,6 +65,38 @@ def compare(dense: nn.Module, pruned: nn.Module, x: Inputs, rounds: Iterable[int
         _quartiles([1e3 * after for _, after in times]),
         _quartiles([after / before for before, after in times]),
     )
+
+
+@torch.no_grad()
+def by_module(module: nn.Module, x: Inputs, names: Sequence[str], rounds: int) -> dict[str, float]:
+    """Seconds of a forward pass from each call of a named module to the next one's: medians over rounds.
+
+    What follows a module unnamed (its norm, its activation) counts to it; what comes before the first, to none.
+    """
+    marks: list[tuple[str, float]] = []
+    device = tensors(x)[0].device
+
+    def mark(name: str) -> None:
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        marks.append((name, time.perf_counter()))
+
+    hooks = [module.get_submodule(name).register_forward_pre_hook(lambda *_, n=name: mark(n)) for name in names]
+    found: list[dict[str, float]] = []
+    try:
+        with evaluating(module):
+            for _ in range(WARM_UP + rounds):
+                marks.clear()
+                run(module, x)
+                mark("")
+                spent = defaultdict[str, float](float)
+                for (name, start), (_, end) in pairwise(marks):
+                    spent[name] += end - start
+                found.append(spent)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: statistics.median(spent[name] for spent in found[WARM_UP:]) for name in names}
 
 
 def _seconds(module: nn.Module, x: Inputs) -> float:

@@ -31,7 +31,7 @@ class Budget:
 
     @property
     def kind(self) -> str:
-        """What a channel frees: "channels", or a field of `cost.Cost`; MACs stand for time."""
+        """What a channel frees: "channels", or a field of `cost.Cost`; MACs stand for time that was not measured."""
         if self.latency is not None:
             return "macs"
         return next((kind for kind in ("macs", "params", "bytes") if getattr(self, kind) is not None), "channels")
@@ -95,7 +95,7 @@ class Order:
 
     last: int
     plan: Callable[[int], PruningPlan]
-    left: Callable[[int], int]
+    left: Callable[[int], float]
 
     def first(self, fits: Callable[[int], bool]) -> int | None:
         """The first plan that fits, by bisection: those after one that fits do so too. None: not even the last."""
@@ -109,7 +109,7 @@ class _Removal:
 
     layer: int
     size: int
-    left: int
+    left: float
 
 
 def prunable(coupling: Coupling, protect: Sequence[str] = ()) -> tuple[ChannelLayer, ...]:
@@ -163,9 +163,9 @@ def select(
 
 
 def order(
-    coupling: Coupling, layers: Sequence[ChannelLayer], scores: ChannelScores, kind: str, limits: Limits
+    coupling: Coupling, layers: Sequence[ChannelLayer], scores: ChannelScores, kind: cost.Kind, limits: Limits
 ) -> Order:
-    """All plans for budgets of a kind (`Budget.kind`), from the one that cuts least on."""
+    """All plans for budgets of a kind (`Budget.kind`, or what `cost.Meter` knows), from the one that cuts least on."""
     orders = {layer.name: torch.argsort(scores.values[layer.name], stable=True) for layer in layers}
     fixed = [limits.fixed(layer) for layer in layers]
     if limits.scope == "layer":
@@ -227,7 +227,12 @@ def _layerwise(
     return _plan(layers, orders, gone)
 
 
-def _left(coupling: Coupling, plan: PruningPlan, kind: str) -> int:
+def _left(coupling: Coupling, plan: PruningPlan, kind: cost.Kind) -> float:
+    if not isinstance(kind, str):
+        meter = cost.Meter(coupling, kind)
+        for name, kept in plan.kept.items():
+            meter.remove(name, len(plan.masks[name]) - kept)
+        return meter.left
     if kind == "channels":
         return sum(plan.kept.get(layer.name, layer.size) for layer in coupling.layers)
     return cost.count(coupling, plan.kept).of(kind)
@@ -237,7 +242,7 @@ def _global_order(
     coupling: Coupling,
     layers: Sequence[ChannelLayer],
     prices: Mapping[str, Sequence[float]],
-    kind: str,
+    kind: cost.Kind,
     limits: Limits,
 ) -> list[_Removal]:
     """Greedy: take the next unit of any layer that is cheapest for what it frees and that its floor allows.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from infprune.latency import Comparison, Quartiles, compare
+from infprune.latency import Comparison, Quartiles, by_module, compare
 
 
 class Ticking(nn.Module):
@@ -84,3 +84,23 @@ def test_networks_run_in_eval_mode_without_gradients_and_get_their_modes_back():
     compare(dense, pruned, torch.randn(4, 3), range(5))
     assert dense.calls == pruned.calls == [(False, False, False)] * 8  # three of them to warm up
     assert [m.training for m in (*dense.modules(), *pruned.modules())] == [True] * 3 + [True, False, True]
+
+
+def test_time_is_counted_to_the_module_named_last(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def slow(seconds):
+        return Ticking(clock, iter([86400.0] * 3 + seconds), [])
+
+    network = nn.Sequential(slow([7.0] * 5), slow([1.0, 2.0, 3.0, 4.0, 5.0]), slow([0.5] * 5), slow([2.0] * 5))
+    assert by_module(network, torch.zeros(1), ["1", "3"], 5) == {"1": 3.5, "3": 2.0}
+    assert network.training
+    assert not any(m._forward_pre_hooks for m in network)
+
+
+def test_calls_of_one_module_add_up(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    step = Ticking(clock, iter([1.0] * 100), [])
+    assert by_module(nn.Sequential(step, nn.Identity(), step), torch.zeros(1), ["0", "1"], 2) == {"0": 2.0, "1": 0.0}

@@ -12,14 +12,12 @@ from infprune.data.loaders import Batches
 from infprune.errors import ArchitectureError
 from infprune.evaluation import evaluate
 from infprune.forward import Inputs
-from infprune.latency import compare
+from infprune.pipeline.timing import fast_enough
 from infprune.progress import Progress
 from infprune.proof import Proof, prove
 from infprune.scores.contract import ChannelScores
 from infprune.selection import Budget, Limits, PruningPlan
 from infprune.surgery import Kept, kept_positions, resized
-
-ROUNDS = 15  # of one timing
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def cut(
         if budget.latency is None:
             plan = selection.select(coupling, layers, scores, budget, limits)
         else:
-            plan = _fast_enough(module, coupling, layers, scores, budget.latency, limits, forward.head(inputs, 1))
+            plan = fast_enough(module, coupling, layers, scores, budget.latency, limits, forward.head(inputs, 1))
         kept = kept_positions(coupling, plan.masks)
         small = resized(module, kept)
         proof = prove(module, small, coupling, plan.masks, (inputs, noise))
@@ -96,37 +94,6 @@ def carry_out(module: nn.Module, coupling: Coupling, plan: PruningPlan, inputs: 
         told = "; ".join(f"{name or 'the joint cut'}: {reason}" for name, reason in proof.failed)
         raise ArchitectureError(f"the cut that was learned is wrong, add these layers to prune.protect: {told}")
     return Cut(small, plan, kept, proof, {})
-
-
-def _fast_enough(
-    module: nn.Module,
-    coupling: Coupling,
-    layers: tuple[ChannelLayer, ...],
-    scores: ChannelScores,
-    limit: float,
-    limits: Limits,
-    example: Inputs,
-) -> PruningPlan:
-    """The first plan, in the order for MACs, whose network is measured to be fast enough: by bisection.
-
-    Medians of paired rounds, on this machine; they are noisy, so the result is within the noise of the best.
-    """
-    found = selection.order(coupling, layers, scores, "macs", limits)
-    dense = 0.0
-
-    def fits(step: int) -> bool:
-        nonlocal dense
-        timed = compare(
-            module, resized(module, kept_positions(coupling, found.plan(step).masks)), example, range(ROUNDS)
-        )
-        dense = timed.dense.median
-        return (timed.ratio.median if limit <= 1 else timed.pruned.median) <= limit
-
-    step = found.first(fits)
-    if step is None:
-        asked = f"latency {limit:.3g} of the dense {dense:.3g} ms" if limit <= 1 else f"latency {limit:.3g} ms"
-        raise selection.infeasible(asked, found, "no faster network", limits)
-    return found.plan(step)
 
 
 def compensate(
