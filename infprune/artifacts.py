@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from infprune.errors import ConfigError, InfpruneError, InputError
 from infprune.files import atomic_writes
-from infprune.imports import one_line
 from infprune.models.attention import explicit
 from infprune.models.build import build
 from infprune.models.checkpoint import load_into, plain_tensors
+from infprune.models.seal import KEY, SEAL, check, parsed, seal
 from infprune.scores.contract import ChannelScores, Curve
 from infprune.surgery import Kept, resized
 
-KEY = "infprune"
 SCHEMA = 1
 REAL = (torch.float64, torch.float32)
 
@@ -44,7 +43,7 @@ class Manifest(BaseModel):
     """What a pruned model file says about itself; everything needed to rebuild the network.
 
     `kept`: tensor name -> dimension -> positions that stayed. Accuracies and costs stand in `metrics`; nothing in it
-    depends on the clock, so the same inputs give the same bytes.
+    depends on the clock, so the same inputs give the same bytes. `sha256`: see `infprune.models.seal`; set on writing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,6 +64,7 @@ class Manifest(BaseModel):
     config: dict[str, dict[str, Any]]
     versions: dict[str, str]
     seed: int
+    sha256: str | None = None
 
 
 class CurveSpec(BaseModel):
@@ -77,7 +77,10 @@ class CurveSpec(BaseModel):
 
 
 class ScoresManifest(BaseModel):
-    """What a scores file says about itself. `base_sha256` is the digest of the weights that were scored."""
+    """What a scores file says about itself.
+
+    `base_sha256`: the digest of the weights that were scored; `sha256`: as in `Manifest`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -90,6 +93,7 @@ class ScoresManifest(BaseModel):
     seed: int
     config: dict[str, Any]
     curves: dict[str, CurveSpec] = {}
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Loaded:
 
 def write_model(path: Path, module: nn.Module, manifest: Manifest, beside: Beside = NOTHING) -> None:
     """Write a network and its manifest, atomically, and the files `beside` it: all, or on a failure none."""
-    atomic_writes({path: save(plain_tensors(module), metadata={KEY: manifest.model_dump_json()}), **beside})
+    atomic_writes({path: _sealed(plain_tensors(module), manifest), **beside})
 
 
 def write_scores(path: Path, scores: ChannelScores, manifest: ScoresManifest, beside: Beside = NOTHING) -> None:
@@ -110,7 +114,7 @@ def write_scores(path: Path, scores: ChannelScores, manifest: ScoresManifest, be
     tensors = {name: v.contiguous() for name, v in scores.values.items()}
     curves = {name: CurveSpec(kept=list(c.kept), loss=list(c.loss)) for name, c in scores.curves.items()}
     told = manifest.model_copy(update={"curves": curves})
-    atomic_writes({path: save(tensors, metadata={KEY: told.model_dump_json()}), **beside})
+    atomic_writes({path: _sealed(tensors, told), **beside})
 
 
 def read_scores(path: Path) -> tuple[ChannelScores, ScoresManifest]:
@@ -120,7 +124,7 @@ def read_scores(path: Path) -> tuple[ChannelScores, ScoresManifest]:
         InputError: missing, damaged, or not a scores file.
     """
     tensors, text = _read(path)
-    manifest = _parsed(ScoresManifest, "scores", text, path)
+    manifest = _parsed(ScoresManifest, "scores", text, tensors, path)
     for name, v in tensors.items():
         if v.dim() != 1 or v.dtype not in REAL or not bool(torch.isfinite(v).all()):
             raise InputError(f"{path}: the scores of {name} are not a finite vector; score again")
@@ -139,7 +143,8 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises:
         InputError: missing, damaged, or not a pruned model.
     """
-    return _parsed(Manifest, "model", _read(Path(path))[1], Path(path))
+    tensors, text = _read(Path(path))
+    return _parsed(Manifest, "model", text, tensors, Path(path))
 
 
 def load(path: str | Path, factory: str | None = None, device: str | torch.device = "cpu") -> Loaded:
@@ -154,7 +159,7 @@ def load(path: str | Path, factory: str | None = None, device: str | torch.devic
     """
     path = Path(path)
     tensors, text = _read(path)
-    manifest = _parsed(Manifest, "model", text, path)
+    manifest = _parsed(Manifest, "model", text, tensors, path)
     if manifest.factory is not None and factory != manifest.factory:
         raise ConfigError(
             f"{path} was built by {manifest.factory}, which loading would import; "
@@ -169,6 +174,13 @@ def load(path: str | Path, factory: str | None = None, device: str | torch.devic
         raise InputError(f"{path}: its manifest does not fit the network it names ({error})") from error
     load_into(module, tensors, str(path))
     return Loaded(module.to(device).eval(), manifest)
+
+
+def _sealed(tensors: dict[str, Tensor], manifest: BaseModel) -> bytes:
+    """The bytes of a file, its seal in the manifest."""
+    taken = seal(tensors, json.loads(manifest.model_dump_json()))
+    told = manifest.model_copy(update={SEAL: taken})
+    return bytes(save(tensors, metadata={KEY: told.model_dump_json()}))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -192,21 +204,20 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
 M = TypeVar("M", bound=BaseModel)
 
 
-def _parsed(kind: type[M], word: str, text: str, path: Path) -> M:
-    try:
-        content = json.loads(text)
-        found, version = content.get("kind"), content.get("schema_version")
-    except (ValueError, AttributeError, RecursionError) as error:  # ValueError: also integers of thousands of digits
-        raise InputError(f"{path}: its manifest is not JSON ({one_line(error)}); write it again") from error
+def _parsed(kind: type[M], word: str, text: str, tensors: Mapping[str, Tensor], path: Path) -> M:
+    content = parsed(text, path)
+    found, version = content.get("kind"), content.get("schema_version")
     if found != word:
         raise InputError(f"{path}: expected a {word} file, got a {_word(found)} file")
     if version != SCHEMA:
         raise InputError(f"{path}: expected manifest schema {SCHEMA}, got {_word(version)}; update infprune")
     try:
-        return kind.model_validate(content)
+        manifest = kind.model_validate(content)
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise InputError(f"{path}: its manifest is damaged at {where}; write it again") from error
+    check(tensors, content, path)
+    return manifest
 
 
 def _word(value: object) -> str:

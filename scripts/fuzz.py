@@ -6,7 +6,8 @@ A case is a command on a damaged configuration, checkpoint, scores file, trainin
 on the seed and its number alone: `--only 1234` repeats one. What must hold, whatever the input (`fuzzing/case.py`):
 exit code 0, 2, 3, 4, 5 or 6; one line on stderr (one per fault of a configuration), no traceback, no control
 characters; nothing on stderr after success; with --json one JSON object; at most 30 s and 1 GiB; nothing executed; no
-existing file changed by a command that fails; no temporary file left.
+existing file changed by a command that fails; no temporary file left. A flipped bit of a weight in a file of ours must
+be refused.
 Cases run in forked processes of limited address space.
 Exits 1 if anything did not hold. Linux only.
 """
@@ -21,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from fuzzing import KINDS
+from fuzzing import KINDS, REFUSED
 from fuzzing.case import CODES, Outcome, run
 from fuzzing.forked import each
 from fuzzing.stock import stock
@@ -69,7 +70,7 @@ def case(folder: Path, kind: str, seed: int, number: int, *, told: bool = False)
         words = KINDS[kind](Random(f"{seed}/{kind}/{number}"))  # noqa: S311
         if told:
             print(words)
-        return run(words)
+        return run(words, refused=kind in REFUSED)
     finally:
         os.chdir(here)
 

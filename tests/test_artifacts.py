@@ -58,7 +58,7 @@ def test_load_of_write_is_identity(cut, tmp_path):
     small, kept = cut
     write_model(tmp_path / "m.safetensors", small, manifest_for(kept))
     loaded = load(tmp_path / "m.safetensors")
-    assert loaded.manifest == manifest_for(kept)
+    assert unsealed(loaded.manifest) == manifest_for(kept)
     for (name, a), (other, b) in zip(small.state_dict().items(), loaded.module.state_dict().items(), strict=True):
         assert name == other
         assert torch.equal(a, b), name
@@ -73,10 +73,19 @@ def test_same_network_same_bytes(cut, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def rewritten(path, **changes):
+def manifest_in(path):
     with safe_open(path, framework="pt") as file:
-        content = json.loads(file.metadata()[KEY])
-    save_file(load_file(path), path, metadata={KEY: json.dumps(content | changes)})
+        return json.loads(file.metadata()[KEY])
+
+
+def rewritten(path, **changes):
+    """Write a file again with other words in its manifest, and without the seal that would tell of it."""
+    content = {"sha256": None} | changes
+    save_file(load_file(path), path, metadata={KEY: json.dumps(manifest_in(path) | content)})
+
+
+def unsealed(manifest):
+    return manifest.model_copy(update={"sha256": None})
 
 
 @pytest.mark.parametrize(
@@ -168,7 +177,7 @@ def test_scores_round_trip(tmp_path):
     scores = ChannelScores("gate", "nats", {"a": torch.rand(3).double(), "b": torch.rand(5).double()})
     write_scores(tmp_path / "s", scores, scores_manifest())
     found, made = read_scores(tmp_path / "s")
-    assert made == scores_manifest()
+    assert unsealed(made) == scores_manifest()
     assert found.criterion == "gate"
     assert all(torch.equal(found.values[n], scores.values[n]) for n in "ab")
 
@@ -229,15 +238,75 @@ def test_files_beside_a_model_are_written_with_it_or_none(tmp_path):
         write_model(tmp_path / "m", nn.Linear(2, 2), manifest_for({}), {tmp_path / "file" / "config.yaml": "x"})
     assert (tmp_path / "m").read_bytes() == b"old"
     write_model(tmp_path / "m", nn.Linear(2, 2), manifest_for({}), {tmp_path / "config.yaml": "x\n"})
-    assert read_manifest(tmp_path / "m") == manifest_for({})
+    assert unsealed(read_manifest(tmp_path / "m")) == manifest_for({})
     assert (tmp_path / "config.yaml").read_text() == "x\n"
 
 
 def test_positions_beyond_int64(tmp_path):
     write_model(tmp_path / "m", MODELS["digits_resnet"](), manifest_for({"conv1.weight": {0: torch.tensor([0])}}))
-    text = safe_open(tmp_path / "m", framework="pt").metadata()[KEY]
-    content = json.loads(text)
-    content["kept"]["conv1.weight"]["0"] = [2**63]
-    save_file(load_file(tmp_path / "m"), tmp_path / "m", metadata={KEY: json.dumps(content)})
+    rewritten(tmp_path / "m", kept={"conv1.weight": {"0": [2**63]}})
     with pytest.raises(InputError, match="its manifest does not fit the network it names"):
         load(tmp_path / "m")
+
+
+def flip(path, tensor, bit=0):
+    """Flip a bit of the first byte of a tensor in a safetensors file."""
+    data = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    entry = json.loads(data[8:start])[tensor]
+    data[start + entry["data_offsets"][0]] ^= 1 << bit
+    path.write_bytes(data)
+
+
+CHANGED = r"damaged or changed since it was written \(its SHA-256 differs\); fetch it again$"
+
+
+@pytest.mark.parametrize("tensor", ["conv1.weight", "bn1.running_var", "linear.bias"])
+def test_a_flipped_bit_of_a_weight_is_told(cut, tmp_path, tensor):
+    path = tmp_path / "m.safetensors"
+    write_model(path, cut[0], manifest_for(cut[1]))
+    flip(path, tensor)
+    for read in (load, read_manifest, read_tensors):  # the last: as `model.checkpoint`
+        with pytest.raises(InputError, match=CHANGED):
+            read(path)
+    flip(path, tensor)
+    assert load(path).manifest.sha256 is not None
+    assert read_tensors(path).keys() == cut[0].state_dict().keys()
+
+
+def test_a_flipped_bit_of_a_score_is_told(tmp_path):
+    scores = ChannelScores("gate", "nats", {"a": torch.rand(3).double()})
+    write_scores(tmp_path / "s", scores, scores_manifest())
+    flip(tmp_path / "s", "a")
+    with pytest.raises(InputError, match=CHANGED):
+        read_scores(tmp_path / "s")
+
+
+def test_a_manifest_changed_under_its_seal_is_told(cut, tmp_path):
+    path = tmp_path / "m.safetensors"
+    write_model(path, cut[0], manifest_for(cut[1]))
+    sealed = manifest_in(path)
+    rewritten(path, sha256=sealed["sha256"])
+    assert load(path).manifest.seed == 0
+    rewritten(path, seed=1, sha256=sealed["sha256"])
+    with pytest.raises(InputError, match=CHANGED):
+        load(path)
+
+
+def test_files_from_before_there_were_seals_load(cut, tmp_path):
+    path = tmp_path / "m.safetensors"
+    write_model(path, cut[0], manifest_for(cut[1]))
+    content = manifest_in(path)
+    del content["sha256"]
+    save_file(load_file(path), path, metadata={KEY: json.dumps(content)})
+    flip(path, "linear.bias")
+    assert load(path).manifest == manifest_for(cut[1])
+    assert "linear.bias" in read_tensors(path)
+
+
+def test_weights_under_a_manifest_that_is_no_json_are_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata={KEY: "{"})
+    with pytest.raises(InputError, match="its manifest is not JSON"):
+        read_tensors(tmp_path / "m.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata={"format": "pt"})
+    assert read_tensors(tmp_path / "m.safetensors").keys() == {"a"}

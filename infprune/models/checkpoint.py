@@ -11,11 +11,13 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from infprune.errors import InputError
 from infprune.imports import one_line
+from infprune.models.seal import KEY, check, parsed
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "ema")
 PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, training frameworks
@@ -116,15 +118,27 @@ def _tied(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict
 def _read(path: Path) -> Mapping[Any, Any]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)  # type: ignore[no-any-return] # safetensors is untyped
+            return _safetensors(path)
         content = read_pickle(path)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise InputError(f"no checkpoint file at {path}; correct model.checkpoint") from error
+    except InputError:
+        raise
     except UnpicklingError as error:
         raise InputError(f"{path} refused: {_needs_code(error)}; re-save its state_dict as .safetensors") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(f"{path} is truncated or no checkpoint ({one_line(error)}); fetch or save it again") from error
     return content if isinstance(content, Mapping) else {}
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file; those of one that infprune wrote are held against its checksum."""
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(KEY)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    if text is not None:
+        check(tensors, parsed(text, path), path)
+    return tensors
 
 
 def _refuse_bombs(path: Path) -> None:

@@ -1,7 +1,7 @@
 """The kinds of bad input, by name; each writes its files into the working directory and returns the command's words."""
 
 from fuzzing.case import Kind
-from fuzzing.files import artifact, checkpoint, measurements, scores, training_checkpoint
+from fuzzing.files import artifact, checkpoint, flipped_weights, measurements, scores, training_checkpoint
 from fuzzing.samples import images, libsvm, mnist, own_dataset
 from fuzzing.texts import settings, words
 
@@ -11,6 +11,7 @@ KINDS: dict[str, Kind] = {
     "checkpoint": checkpoint,
     "pruned file": artifact,
     "scores file": scores,
+    "flipped weights": flipped_weights,
     "training checkpoint": training_checkpoint,
     "measurements": measurements,
     "images": images,
@@ -18,3 +19,5 @@ KINDS: dict[str, Kind] = {
     "MNIST files": mnist,
     "own dataset": own_dataset,
 }
+
+REFUSED = {"flipped weights"}  # must not pass: exit code 6

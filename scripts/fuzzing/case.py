@@ -45,8 +45,8 @@ class HangError(BaseException):
     """A case that took too long; passes by `except Exception`."""
 
 
-def run(words: list[str]) -> Outcome:
-    """Run a command in the working directory, in this process, and judge it."""
+def run(words: list[str], *, refused: bool = False) -> Outcome:
+    """Run a command in the working directory, in this process, and judge it; `refused`: it must end with code 6."""
     before, held = _digests(), _peak()
     threads = torch.get_num_threads()
     try:
@@ -64,6 +64,8 @@ def run(words: list[str]) -> Outcome:
         faults.insert(0, f"{type(result.exception).__name__}: {result.exception}")
     if (grown := _peak() - held) > GROWTH:
         faults.append(f"took {grown / 2**30:.1f} GiB")
+    if refused and result.exit_code != 6:
+        faults.append(f"not refused: exit code {result.exit_code}")
     after = _digests()
     if any(Path(name).name == MARKER for name in after):
         faults.append("executed what the input held")

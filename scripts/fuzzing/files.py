@@ -21,6 +21,7 @@ from fuzzing.case import FAST, MARKER, OLD
 from fuzzing.stock import stock
 from infprune.artifacts import KEY
 from infprune.models import SHIPPED
+from infprune.models.seal import SEAL, seal
 
 LIES = (-1, 0, 1, 2**31, 2**40, 2**63, 1.5, "x", None, [], {}, True, float("nan"), "\x1b[31m", "a\nb", "λ" * 300)
 
@@ -77,6 +78,22 @@ def scores(rng: Random) -> list[str]:
     scope = rng.choice(["global", "calibrated", "layer"])
     words = ["--scores", str(path), "-o", "out.safetensors", *FAST, f"prune.scope={scope}"]
     return ["prune", rng.choice(["-q", "--json"]), *words]
+
+
+def flipped_weights(rng: Random) -> list[str]:
+    """A file of ours, sound but for a bit of a weight or score: refused by whatever opens it."""
+    kind = rng.choice(["pruned", "scores", "model"])
+    data = bytearray(stock()[f"{kind}.safetensors"])
+    first = 8 + struct.unpack("<Q", data[:8])[0]
+    data[rng.randrange(first, len(data))] ^= 1 << rng.randrange(8)
+    Path("bad.safetensors").write_bytes(data)
+    Path("out.safetensors").write_bytes(OLD)
+    commands = {
+        "pruned": [["evaluate", "bad.safetensors"], ["finetune", "bad.safetensors", "-o", "out.safetensors"]],
+        "scores": [["prune", "--scores", "bad.safetensors", "-o", "out.safetensors", *FAST]],
+        "model": [["evaluate", "model.checkpoint=bad.safetensors"]],
+    }
+    return [*rng.choice(commands[kind]), rng.choice(["-q", "--json"]), "run.threads=1"]
 
 
 def training_checkpoint(rng: Random) -> list[str]:
@@ -186,10 +203,22 @@ def _raw(rng: Random, data: bytes) -> bytes:
 
 def _tensors(rng: Random, data: bytes) -> bytes:
     """A sound file of wrong tensors."""
-    tensors = load(data)
+    wrong = _wrong(rng, load(data))
     size = struct.unpack("<Q", data[:8])[0]
     metadata = json.loads(data[8 : 8 + size]).get("__metadata__")
-    return save(_wrong(rng, tensors), metadata=metadata)
+    if metadata is not None and KEY in metadata:
+        metadata[KEY] = _resealed(rng, wrong, json.loads(metadata[KEY]))
+    return save(wrong, metadata=metadata)
+
+
+def _resealed(rng: Random, tensors: dict[str, Tensor], content: dict[str, Any]) -> str:
+    """A manifest as one would forge it: sealed anew or without a seal; sometimes as accidents leave it."""
+    how = rng.randrange(5)
+    if how == 0:
+        content.pop(SEAL, None)
+    elif how < 4:
+        content[SEAL] = seal(tensors, content)
+    return json.dumps(content)
 
 
 def _wrong(rng: Random, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -239,7 +268,7 @@ def _told_wrongly(rng: Random, data: bytes) -> bytes:
     else:
         for _ in range(rng.choice([1, 1, 2, 5])):
             _lie(rng, content)
-    return save(load(data), metadata={KEY: json.dumps(content)})
+    return save(load(data), metadata={KEY: _resealed(rng, load(data), content)})
 
 
 def _lie(rng: Random, content: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ COMMANDS = (
 FILES = (
     "pruned.safetensors",
     "scores.safetensors",
+    "train/model.safetensors",
     "train/train.ckpt",
     "tune/finetune.ckpt",
     "report/measurements.json",

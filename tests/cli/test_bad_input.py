@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from infprune.models import SHIPPED
+from infprune.models.seal import seal
 from runs import SMALL
 
 FAST = ["--criterion", "magnitude", "--scope", "global", "--compensate", "none", *SMALL]
@@ -225,8 +226,9 @@ def test_an_interrupt_exits_130_and_keeps_files(tmp_path, number):
 
 def forged(path, **changes):
     with safe_open(path, framework="pt") as file:
-        content = json.loads(file.metadata()["infprune"])
-    save_file(load_file(path), path, metadata={"infprune": json.dumps(content | changes)})
+        content = json.loads(file.metadata()["infprune"]) | changes
+    tensors = load_file(path)
+    save_file(tensors, path, metadata={"infprune": json.dumps(content | {"sha256": seal(tensors, content)})})
 
 
 @pytest.mark.parametrize("source", [[], ["-c", "digits"]])
