@@ -76,6 +76,6 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an arrow that a terminal lacks is no reason to fail
     try:
-        app()
+        app(prog_name="infprune")  # in usage and completion, also where it runs as `python -m infprune`
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

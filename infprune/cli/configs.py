@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
+from infprune.cli.options import shipped_names
 from infprune.cli.running import execute
 from infprune.errors import ConfigError
 from infprune.progress import Progress
+
+ShippedName = Annotated[str, typer.Argument(help="Name of a shipped config.", autocompletion=shipped_names)]
 
 app = typer.Typer(help="List, show and copy the shipped configurations.", no_args_is_help=True)
 
@@ -42,14 +45,14 @@ def ls() -> None:
 
 
 @app.command("show")
-def show(name: Annotated[str, typer.Argument(help="Name of a shipped config.")]) -> None:
+def show(name: ShippedName) -> None:
     """Print a shipped configuration. Example: [bold]infprune configs show digits[/bold]."""
     _print(lambda _: _shipped(name).rstrip())
 
 
 @app.command("cp")
 def cp(
-    name: Annotated[str, typer.Argument(help="Name of a shipped config.")],
+    name: ShippedName,
     target: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("infprune.yaml"),
 ) -> None:
     """Copy a shipped configuration; an existing file is kept.

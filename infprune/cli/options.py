@@ -10,9 +10,22 @@ from infprune.errors import ConfigError
 
 XML = ".xml"
 
+
+def shipped_names(incomplete: str) -> list[str]:
+    """Complete the name of a shipped configuration; where none fits, shells go on to files."""
+    from infprune.config import shipped  # noqa: PLC0415 - keeps --help fast
+
+    return [name for name in shipped() if name.startswith(incomplete)]
+
+
 ConfigOption = Annotated[
     str | None,
-    typer.Option("--config", "-c", help="A YAML file or a shipped config; default ./infprune.yaml, else digits."),
+    typer.Option(
+        "--config",
+        "-c",
+        help="A YAML file or a shipped config; default ./infprune.yaml, else digits.",
+        autocompletion=shipped_names,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. data.batch_size=64.")
