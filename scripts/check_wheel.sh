@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Build sdist and wheel, install the wheel into a clean environment, and run the tests against it:
+# Build sdist and wheel, install the wheel into a clean environment, and run the tests against it, all by default:
 #
-#   scripts/check_wheel.sh [pytest arguments]
+#   [PYTHON=python3.13] scripts/check_wheel.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -14,7 +14,7 @@ trap 'rm -rf "$work"' EXIT
 ls -l "$work/dist"
 "$work/venv/bin/pip" install --quiet "$(ls "$work"/dist/*.whl)[dev]"
 mkdir "$work/checkout" # the tests and what they read, without the package
-cp -r "$root"/{tests,docs,configs,scripts,pyproject.toml,README.md,CHANGELOG.md,Makefile} "$work/checkout"
+cp -r "$root"/{tests,docs,configs,scripts,pyproject.toml,.mkdocs.yml,LICENSE,README.md,CHANGELOG.md,Makefile} "$work/checkout"
 cd "$work/checkout"
 "$work/venv/bin/python" -c "import infprune; assert '$work/venv' in infprune.__file__, infprune.__file__"
 PATH="$work/venv/bin:$PATH" "$work/venv/bin/python" -m pytest "$@"
