@@ -21,6 +21,7 @@ from infprune.artifacts import (
 from infprune.coupling.couple import couple
 from infprune.errors import ConfigError, InputError
 from infprune.models import MODELS
+from infprune.models.attention import explicit
 from infprune.models.checkpoint import digest, load_into, plain_tensors, read_tensors
 from infprune.scores.contract import ChannelScores, Curve
 from infprune.surgery import kept_positions, resized
@@ -310,3 +311,28 @@ def test_weights_under_a_manifest_that_is_no_json_are_refused(tmp_path):
         read_tensors(tmp_path / "m.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata={"format": "pt"})
     assert read_tensors(tmp_path / "m.safetensors").keys() == {"a"}
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+def attending():
+    return Attending()
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_attention_is_rebuilt_as_it_was_written(tmp_path, opened):
+    module = explicit(Attending()) if opened else Attending()
+    factory = "test_artifacts:attending"
+    described = manifest_for({}, name=None, factory=factory, explicit_attention=opened)
+    write_model(tmp_path / "m", module, described)
+    found = load(tmp_path / "m", factory=factory).module
+    assert found.state_dict().keys() == module.state_dict().keys()
+    x = torch.randn(2, 3, 8)
+    assert torch.equal(found(x), module.eval()(x))
