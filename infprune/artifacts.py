@@ -106,7 +106,7 @@ class Loaded:
 
 def write_model(path: Path, module: nn.Module, manifest: Manifest, beside: Beside = NOTHING) -> None:
     """Write a network and its manifest, atomically, and the files `beside` it: all, or on a failure none."""
-    atomic_writes({path: _sealed(plain_tensors(module), manifest), **beside})
+    atomic_writes({path: sealed(plain_tensors(module), manifest), **beside})
 
 
 def write_scores(path: Path, scores: ChannelScores, manifest: ScoresManifest, beside: Beside = NOTHING) -> None:
@@ -114,7 +114,7 @@ def write_scores(path: Path, scores: ChannelScores, manifest: ScoresManifest, be
     tensors = {name: v.contiguous() for name, v in scores.values.items()}
     curves = {name: CurveSpec(kept=list(c.kept), loss=list(c.loss)) for name, c in scores.curves.items()}
     told = manifest.model_copy(update={"curves": curves})
-    atomic_writes({path: _sealed(tensors, told), **beside})
+    atomic_writes({path: sealed(tensors, told), **beside})
 
 
 def read_scores(path: Path) -> tuple[ChannelScores, ScoresManifest]:
@@ -123,8 +123,8 @@ def read_scores(path: Path) -> tuple[ChannelScores, ScoresManifest]:
     Raises:
         InputError: missing, damaged, or not a scores file.
     """
-    tensors, text = _read(path)
-    manifest = _parsed(ScoresManifest, "scores", text, tensors, path)
+    tensors, text = read_file(path)
+    manifest = manifest_of(ScoresManifest, "scores", text, tensors, path)
     for name, v in tensors.items():
         if v.dim() != 1 or v.dtype not in REAL or not bool(torch.isfinite(v).all()):
             raise InputError(f"{path}: the scores of {name} are not a finite vector; score again")
@@ -143,8 +143,8 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises:
         InputError: missing, damaged, or not a pruned model.
     """
-    tensors, text = _read(Path(path))
-    return _parsed(Manifest, "model", text, tensors, Path(path))
+    tensors, text = read_file(Path(path))
+    return manifest_of(Manifest, "model", text, tensors, Path(path))
 
 
 def load(path: str | Path, factory: str | None = None, device: str | torch.device = "cpu") -> Loaded:
@@ -158,8 +158,8 @@ def load(path: str | Path, factory: str | None = None, device: str | torch.devic
         ConfigError: the file needs a factory that the caller did not name.
     """
     path = Path(path)
-    tensors, text = _read(path)
-    manifest = _parsed(Manifest, "model", text, tensors, path)
+    tensors, text = read_file(path)
+    manifest = manifest_of(Manifest, "model", text, tensors, path)
     if manifest.factory is not None and factory != manifest.factory:
         raise ConfigError(
             f"{path} was built by {manifest.factory}, which loading would import; "
@@ -176,14 +176,19 @@ def load(path: str | Path, factory: str | None = None, device: str | torch.devic
     return Loaded(module.to(device).eval(), manifest)
 
 
-def _sealed(tensors: dict[str, Tensor], manifest: BaseModel) -> bytes:
+def sealed(tensors: dict[str, Tensor], manifest: BaseModel) -> bytes:
     """The bytes of a file, its seal in the manifest."""
     taken = seal(tensors, json.loads(manifest.model_dump_json()))
     told = manifest.model_copy(update={SEAL: taken})
     return bytes(save(tensors, metadata={KEY: told.model_dump_json()}))
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+def read_file(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file that infprune wrote, and the text of its manifest.
+
+    Raises:
+        InputError: missing, damaged, or without a manifest.
+    """
     try:
         if not path.is_file():
             raise InputError(f"{path}: no such file; give a file written by infprune")
@@ -204,7 +209,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
 M = TypeVar("M", bound=BaseModel)
 
 
-def _parsed(kind: type[M], word: str, text: str, tensors: Mapping[str, Tensor], path: Path) -> M:
+def manifest_of(kind: type[M], word: str, text: str, tensors: Mapping[str, Tensor], path: Path) -> M:
+    """The manifest in a text, which must call itself `word` and be the one that was written with the tensors.
+
+    Raises:
+        InputError: it is damaged, of another kind, or of another version.
+    """
     content = parsed(text, path)
     found, version = content.get("kind"), content.get("schema_version")
     if found != word:
