@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from infprune.curvature.objective import Objective
 from infprune.data.dataset import Part, Samples
+from infprune.data.loaders import Batches
+from infprune.errors import InputError
 from infprune.forward import Inputs
 from infprune.influence.quadratic import Quadratic
 from infprune.progress import Progress, Silent
@@ -71,12 +74,11 @@ class Forgets:
 class Options:
     """How to score; each method reads what it needs.
 
-    `per_class`: one influence score per class of the queries instead of their sum. `queries`: how many. `seeds`,
-    `epochs`: of the short trainings of el2n, grand (mean over both) and of forgetting. `subsets`, `share`: random
-    subsets of memorisation, and the share of the samples in each. `layer`: whose inputs are the embedding of
-    prototypes (None: the last linear layer). `clusters`: per class, or in all if not `balanced`. `projection`:
-    dimensions of the random projection of self-influence's gradients; None: exact. `memory`: bytes of per-sample
-    gradients that exist at a time.
+    `per_class`: one influence score per class of the queries beside their sum. `seeds`, `epochs`: short trainings of
+    el2n and grand, and epochs at which they look; `seeds`: also the trainings of forgetting. `subsets`, `share`: random
+    subsets of memorisation, and the share of the samples in each. `layer`: whose outputs are the embedding of
+    prototypes (None: what the last linear layer reads). `clusters`: prototypes, per class if `balanced`, else in all.
+    `projection`: random directions of self-influence; None: exact. `memory`: bytes of per-sample gradients at a time.
     """
 
     per_class: bool = False
@@ -92,31 +94,43 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Learning:
+    """How the network is trained anew: `fresh(seed)` has initial weights, on the device; `validation` judges epochs."""
+
+    fresh: Callable[[int], nn.Module]
+    recipe: Recipe
+    validation: Batches
+    augment: Callable[[Inputs], Inputs] = lambda x: x
+
+
+@dataclass(frozen=True)
+class Curved:
+    """The loss at the trained weights: `train` has the samples to score in their order, `queries` those whose mean loss
+    `influence` is about; `quadratic` holds the curvature, damped, with a solver.
+    """  # noqa: D205
+
+    train: Objective
+    queries: Objective
+    quadratic: Quadratic
+
+
+@dataclass(frozen=True)
 class ScoringInputs:
     """What a method may use.
 
-    `train`: the samples to score; `labels` (N,): theirs. `queries`: the samples whose loss `influence` is about.
-    `module`: the trained network in eval mode. `fresh(seed)`: the network with initial weights. `recipe`: how to train
-    it. `objective`: the training loss at the trained weights, its batches in the order of `train`; `quadratic()`: its
-    curvature with a solver, made when first asked for.
+    `train`: the samples to score, `labels` (N,) theirs, `batches(samples)` in order on the device. `module`: the
+    trained network in eval mode, None where the method needs none; so `curved`.
     """
 
     train: Part
     labels: Tensor
     classes: int
-    queries: Samples
-    validation: Samples
-    module: nn.Module
-    fresh: Callable[[int], nn.Module]
-    recipe: Recipe
-    augment: Callable[[Inputs], Inputs]
-    objective: Callable[[], Objective]
-    quadratic: Callable[[], Quadratic]
-    options: Options
-    seed: int
-    device: torch.device
-    data_sha256: str
-    batch_size: int
+    batches: Callable[[Samples], Batches]
+    learning: Learning
+    options: Options = Options()
+    seed: int = 0
+    module: nn.Module | None = None
+    curved: Curved | None = None
     keep: Keep = field(default_factory=Forgets)
     progress: Progress = field(default_factory=Silent)
 
@@ -131,23 +145,35 @@ class Measured:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Need(StrEnum):
+    """What a method looks at besides the samples."""
+
+    NOTHING = "nothing"
+    TRAINING = "training"  # trains networks of its own
+    WEIGHTS = "weights"  # the trained network
+    CURVATURE = "curvature"  # and the curvature of its loss
+
+
 @dataclass(frozen=True)
 class Method:
-    """A way to score. `trained`: needs a trained network."""
+    """A way to score; see `SampleScores` for `unit` and `meaning`."""
 
     compute: Callable[[ScoringInputs], Measured]
     unit: str
     meaning: str
-    trained: bool
+    need: Need
 
 
-def scored(name: str, method: Method, inputs: ScoringInputs) -> SampleScores:
+def scored(name: str, method: Method, inputs: ScoringInputs, data_sha256: str) -> SampleScores:
     """Score the samples of `inputs.train`.
 
     Raises:
+        InputError: a score is not finite.
         InfpruneError: as the method says.
     """
     found = method.compute(inputs)
+    if not bool(torch.isfinite(found.scores).all()):
+        raise InputError(f"{name}: a score is not finite; check weights and data for NaN")
     return SampleScores(
         method=name,
         unit=method.unit,
@@ -155,7 +181,7 @@ def scored(name: str, method: Method, inputs: ScoringInputs) -> SampleScores:
         indices=inputs.train.indices,
         scores=found.scores.double().cpu(),
         labels=inputs.labels,
-        data_sha256=inputs.data_sha256,
+        data_sha256=data_sha256,
         groups=found.groups,
         details=found.details,
         facts=found.facts,

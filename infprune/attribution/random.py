@@ -2,7 +2,7 @@
 
 import torch
 
-from infprune.attribution.contract import Measured, Method, ScoringInputs
+from infprune.attribution.contract import Measured, Method, Need, ScoringInputs
 
 
 def compute(inputs: ScoringInputs) -> Measured:
@@ -11,4 +11,4 @@ def compute(inputs: ScoringInputs) -> Measured:
     return Measured(torch.rand(len(inputs.train), dtype=torch.float64, generator=generator))
 
 
-RANDOM = Method(compute, "none", "nothing: a uniform random number", trained=False)
+RANDOM = Method(compute, "none", "nothing: a uniform random number", Need.NOTHING)

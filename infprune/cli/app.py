@@ -12,6 +12,7 @@ from infprune import __version__
 from infprune.cli import (
     compare,
     configs,
+    data,
     doctor,
     evaluate,
     export,
@@ -49,6 +50,7 @@ app.command("layers")(layers.layers)
 app.command("features")(features.features)
 app.command("schema")(schema.schema)
 app.add_typer(configs.app, name="configs")
+app.add_typer(data.app, name="data")
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer passes the flag

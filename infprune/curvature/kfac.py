@@ -73,6 +73,10 @@ class Kronecker(LinearOperator):
         """(H + damping I)^-1, exactly; zero eigenvalues need a positive damping."""
         return self._with({name: 1.0 / (b.values + damping) for name, b in self.blocks.items()})
 
+    def power(self, exponent: float) -> "Kronecker":
+        """H^exponent; a negative one needs positive eigenvalues."""
+        return self._with({name: b.values**exponent for name, b in self.blocks.items()})
+
     def damped(self, damping: float) -> "Kronecker":
         """H + damping I, as an operator that can be inverted in closed form."""
         return self._with({name: b.values + damping for name, b in self.blocks.items()})

@@ -23,7 +23,7 @@ def loss_png(panels: Sequence[Panel], rows: Sequence[FormRow]) -> bytes:
 
 def layers_png(result: LayersResult) -> bytes:
     """A bar per layer: its influence, and the measured change with nothing adapting."""
-    plt = _pyplot()
+    plt = pyplot()
     rows = [r for r in result.rows if r.influence is not None]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 1.2 + 0.34 * len(rows)), layout="constrained", sharey=True)
     places = list(range(len(rows)))[::-1]
@@ -38,12 +38,12 @@ def layers_png(result: LayersResult) -> bytes:
     for axis in (left, right):
         axis.grid(alpha=0.3, axis="x")
     figure.suptitle(f"{result.model} on {result.data}: layers as groups")
-    return _png(figure)
+    return figure_png(figure)
 
 
 def features_png(results: Sequence[FeaturesResult], titles: Sequence[str]) -> bytes:
     """A map of the inputs' influence per result (MU figure 2: lighter is more important), or bars of the largest."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, len(results), figsize=(5.2 * len(results), 4.8), squeeze=False, layout="constrained")
     for axis, result, title in zip(axes[0], results, titles, strict=True):
         values = [row.influence if row.influence is not None else float("nan") for row in result.rows]
@@ -61,11 +61,11 @@ def features_png(results: Sequence[FeaturesResult], titles: Sequence[str]) -> by
             axis.set(xlabel="influence (nats)")
             axis.grid(alpha=0.3, axis="x")
         axis.set_title(title)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _panels(panels: Sequence[Panel], rows: Sequence[FormRow], points: Any, label: str) -> bytes:
-    plt = _pyplot()
+    plt = pyplot()
     across = min(3, len(panels))
     down = -(-len(panels) // across)
     figure, grid = plt.subplots(down, across, figsize=(4.2 * across, 3.9 * down), squeeze=False, layout="constrained")
@@ -94,7 +94,7 @@ def _panels(panels: Sequence[Panel], rows: Sequence[FormRow], points: Any, label
         axis.grid(alpha=0.3)
     figure.supxlabel(f"actual {label}")
     figure.supylabel(f"predicted {label}")
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _shifts(panel: Panel, form: str) -> tuple[Any, Any]:
@@ -107,7 +107,8 @@ def _changes(panel: Panel, form: str) -> tuple[Any, Any]:
     return panel.actual_change[good].numpy(), panel.change[form][good].numpy()
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Matplotlib's pyplot, drawing into files."""
     import matplotlib as mpl  # noqa: PLC0415 - only for these plots, and slow to import
 
     mpl.use("Agg")
@@ -116,8 +117,9 @@ def _pyplot() -> Any:
     return plt
 
 
-def _png(figure: Any) -> bytes:
+def figure_png(figure: Any) -> bytes:
+    """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    _pyplot().close(figure)
+    pyplot().close(figure)
     return buffer.getvalue()

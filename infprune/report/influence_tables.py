@@ -38,13 +38,13 @@ LAYERS = ("layer", "parameters", "influence", "of it damping", "measured, nothin
 def show_validate(result: ValidateResult, console: Console) -> None:
     """A line per size and form."""
     console.print(f"[bold]{_named(result)}: predicted against retrained[/bold]", soft_wrap=True)
-    console.print(_said(result.curvature), soft_wrap=True)
+    console.print(curvature_said(result.curvature), soft_wrap=True)
     cells = [
         [line[i] for i in SHORT]
         for row, line in zip(result.rows, validate_cells(result.rows), strict=True)
         if row.form != "bracket"
     ]
-    console.print(_table([VALIDATE[i] for i in SHORT], cells, left=2))
+    console.print(table([VALIDATE[i] for i in SHORT], cells, left=2))
     console.print(
         "r: Pearson's, of predicted with actual over groups. loss: regularised training loss. kept: parameters that "
         "were not removed, pooled over groups; mean: r within a group, averaged. all: with the removed ones. test: "
@@ -58,20 +58,20 @@ def show_validate(result: ValidateResult, console: Console) -> None:
         console.print(f"Brackets that hold the exact quadratic value: {held} of {tried}.")
     if result.unconverged:
         console.print(f"[yellow]{result.unconverged} groups left out: retraining missed its tolerance[/yellow]")
-    _wrote(result.files, console)
+    wrote(result.files, console)
 
 
 def show_layers(result: LayersResult, console: Console) -> None:
     """A line per layer."""
     console.print(f"[bold]{_named(result)}: influence of layers[/bold], nats", soft_wrap=True)
-    console.print(_said(result.curvature), soft_wrap=True)
-    console.print(_table(LAYERS, layers_cells(result), left=1))
+    console.print(curvature_said(result.curvature), soft_wrap=True)
+    console.print(table(LAYERS, layers_cells(result), left=1))
     for row in result.rows:
         if row.note:
             console.print(f"{row.name}: {row.note}", soft_wrap=True, markup=False)
     for line in result.left_out:
         console.print(f"Left out: {line}", soft_wrap=True, markup=False)
-    _wrote(result.files, console)
+    wrote(result.files, console)
 
 
 def show_features(result: FeaturesResult, console: Console) -> None:
@@ -80,13 +80,13 @@ def show_features(result: FeaturesResult, console: Console) -> None:
         f"[bold]{_named(result)}: influence of input features[/bold], nats; test accuracy {result.accuracy:.4f}",
         soft_wrap=True,
     )
-    console.print(f"Read by: {result.read_by}. " + _said(result.curvature), soft_wrap=True, markup=False)
+    console.print(f"Read by: {result.read_by}. " + curvature_said(result.curvature), soft_wrap=True, markup=False)
     rows = sorted(result.rows, key=lambda r: r.rank)[: result.top]
     cells = [[str(r.rank), r.name, _number(r.influence)] for r in rows]
-    console.print(_table(("rank", "feature", "influence"), cells, left=2))
+    console.print(table(("rank", "feature", "influence"), cells, left=2))
     if len(result.rows) > len(rows):
         console.print(f"{len(result.rows)} features in all; the files hold every one.")
-    _wrote(result.files, console)
+    wrote(result.files, console)
 
 
 def validate_markdown(result: ValidateResult) -> str:
@@ -95,7 +95,7 @@ def validate_markdown(result: ValidateResult) -> str:
     said = [
         f"# {result.model} on {result.data}: Theorem 1 against retraining",
         "",
-        _said(result.curvature) + f" Training loss {result.train_loss:.4f}, test loss {result.test_loss:.4f}.",
+        curvature_said(result.curvature) + f" Training loss {result.train_loss:.4f}, test loss {result.test_loss:.4f}.",
         "",
         "`r`: Pearson correlation of predicted with actual over random groups; `slope`: predicted over actual. `loss`:",
         "regularised training loss. `kept`: parameters that were not removed, pooled over groups; `mean`: r within a",
@@ -103,15 +103,15 @@ def validate_markdown(result: ValidateResult) -> str:
         "`2nd`: with the quadratic term.",
         "`bracket`: brackets that hold the exact quadratic value, of all. `load`: k x mean |corr| in H^-1.",
         "",
-        *_markdown(VALIDATE, cells, left=2),
+        *markdown_table(VALIDATE, cells, left=2),
     ]
     return "\n".join(said) + "\n"
 
 
 def layers_markdown(result: LayersResult) -> str:
     """The same as Markdown."""
-    lines = [f"# {result.model} on {result.data}: influence of layers (nats)", "", _said(result.curvature), ""]
-    lines += _markdown(LAYERS, layers_cells(result), left=1)
+    lines = [f"# {result.model} on {result.data}: influence of layers (nats)", "", curvature_said(result.curvature), ""]
+    lines += markdown_table(LAYERS, layers_cells(result), left=1)
     lines += [""] + [f"Left out: {line}." for line in result.left_out] if result.left_out else []
     return "\n".join(lines) + "\n"
 
@@ -167,7 +167,7 @@ def layers_cells(result: LayersResult) -> list[list[str]]:
     ]
 
 
-def _said(c: CurvatureRow) -> str:
+def curvature_said(c: CurvatureRow) -> str:
     """With what the theorem was applied, in a sentence."""
     what = "parameters" if c.space == "weights" else "gates"
     text = (
@@ -181,21 +181,24 @@ def _said(c: CurvatureRow) -> str:
     return text + "."
 
 
-def _table(heads: Sequence[str], cells: Sequence[Sequence[str]], left: int) -> Table:
-    table = Table()
+def table(heads: Sequence[str], cells: Sequence[Sequence[str]], left: int) -> Table:
+    """A Rich table whose first `left` columns are text."""
+    found = Table()
     for i, head in enumerate(heads):
-        table.add_column(head, justify="left" if i < left else "right", overflow="fold")
+        found.add_column(head, justify="left" if i < left else "right", overflow="fold")
     for row in cells:
-        table.add_row(*map(escape, row))
-    return table
+        found.add_row(*map(escape, row))
+    return found
 
 
-def _markdown(heads: Sequence[str], cells: Sequence[Sequence[str]], left: int) -> list[str]:
+def markdown_table(heads: Sequence[str], cells: Sequence[Sequence[str]], left: int) -> list[str]:
+    """The lines of a Markdown table whose first `left` columns are text."""
     marks = ["---" if i < left else "---:" for i in range(len(heads))]
     return [f"| {' | '.join(line)} |" for line in (heads, marks, *cells)]
 
 
-def _wrote(files: Sequence[str], console: Console) -> None:
+def wrote(files: Sequence[str], console: Console) -> None:
+    """Tell which files were written."""
     for file in files:
         console.print(f"Wrote [bold]{escape(file)}[/bold]", soft_wrap=True)
 

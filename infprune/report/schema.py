@@ -10,9 +10,11 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from infprune.artifacts import Manifest, ScoresManifest
+from infprune.attribution.scores_file import SampleScoresManifest
 from infprune.files import atomic_write
 from infprune.pipeline.compare_results import CompareResult
 from infprune.pipeline.contract import SCHEMA, Failure
+from infprune.pipeline.data_results import DataCurveResult, DataPruneResult, DataScoreResult
 from infprune.pipeline.influence_results import FeaturesResult, LayersResult, ValidateResult
 from infprune.pipeline.results import (
     DoctorResult,
@@ -30,6 +32,9 @@ NAMING = ("schema_version", "command")  # in every result, whatever its defaults
 
 RESULTS: dict[str, Any] = {
     "compare": CompareResult,
+    "data_curve": DataCurveResult,
+    "data_prune": DataPruneResult,
+    "data_score": DataScoreResult,
     "doctor": DoctorResult,
     "error": Failure,
     "evaluate": EvaluateResult,
@@ -43,7 +48,11 @@ RESULTS: dict[str, Any] = {
     "train": TrainResult,
     "validate": ValidateResult,
 }
-MANIFESTS: dict[str, Any] = {"model-manifest": Manifest, "scores-manifest": ScoresManifest}
+MANIFESTS: dict[str, Any] = {
+    "model-manifest": Manifest,
+    "sample-scores-manifest": SampleScoresManifest,
+    "scores-manifest": ScoresManifest,
+}
 
 
 def schema(name: str | None = None) -> str:

@@ -1,0 +1,152 @@
+"""`infprune data curve`: test accuracy against the share of training samples kept, by strategy and at random."""
+
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from infprune import __version__
+from infprune.attribution.contract import Learning
+from infprune.config import Config
+from infprune.data.choosing import chosen
+from infprune.data.dataset import Part
+from infprune.data.subset_file import Subset, check_subset, within
+from infprune.evaluation import evaluate
+from infprune.pipeline.data_prune import Scored, read
+from infprune.pipeline.data_results import CurveRow, DataCurveResult
+from infprune.pipeline.data_score import learning, part
+from infprune.pipeline.memory import within_memory
+from infprune.pipeline.session import Session, open_model, open_session
+from infprune.pipeline.stopwatch import Stopwatch
+from infprune.pipeline.store import Store
+from infprune.progress import Progress, Silent
+from infprune.training import train
+
+RANDOM = "random"
+WHOLE = "whole"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training: a strategy (or random, or the whole) at a share, with a seed."""
+
+    strategy: str
+    keep: float
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its name in the store."""
+        return f"{self.strategy}/{self.keep:g}/{self.seed}"
+
+
+@within_memory
+def run(path: Path, settings: Config, progress: Progress, *, resume: bool) -> DataCurveResult:
+    """Train on every share, strategy and seed; every finished training is stored at once, and `resume` skips it.
+
+    Raises:
+        InputError: the scores are of another data set.
+    """
+    watch, scored = Stopwatch(), read(path)
+    with watch.stage("load"):
+        session = open_session(settings, "data-curve")
+        open_model(session, trained=False)  # its checks
+        whole = part(session)
+        check_subset(scored.subset(1.0, "hard", "none", 0), whole.base, path)
+    choice = settings.samples
+    seeds = range(settings.run.seed, settings.run.seed + choice.seeds)
+    names = [*dict.fromkeys(choice.strategies), RANDOM]
+    shares = sorted(set(choice.fractions))
+    points = [Point(WHOLE, 1.0, s) for s in seeds]
+    points += [Point(name, share, s) for s in seeds for share in shares for name in names]
+    store = Store(session.folder / "curve.json", _identity(session, scored), resume=resume, valid=_accuracy)
+    subsets = {p: _subset(p, session, scored, path) for p in points}  # what cannot be chosen is told at once
+    with progress.bar("curve", len(points)) as bar, watch.stage("train"):
+        for point in points:
+            if store.get(point.key) is None:
+                store.put(point.key, _trained(point, subsets[point], session))
+            bar.advance(point.key)
+    session.record()
+    found = {p: float(store.get(p.key)) for p in points}
+    return DataCurveResult(
+        model=session.model_name,
+        data=session.data_name,
+        method=scored.scores.method,
+        balance=choice.balance,
+        samples=len(scored.scores.indices),
+        whole=_spread([found[Point(WHOLE, 1.0, s)] for s in seeds]),
+        rows=[_row(n, k, len(subsets[Point(n, k, seeds[0])]), found, seeds) for n in names for k in shares],
+        seconds=watch.seconds,
+        files=[],
+        run_dir=str(session.folder),
+    )
+
+
+def _subset(point: Point, session: Session, scored: Scored, path: Path) -> Part:
+    if point.strategy == WHOLE:
+        kept = Subset(scored.scores.indices, scored.manifest.samples, scored.scores.data_sha256)
+    elif point.strategy == RANDOM:
+        chance = torch.rand(len(scored.scores.indices), generator=torch.Generator().manual_seed(point.seed))
+        balance = session.config.samples.balance
+        positions = chosen(chance, scored.scores.labels, point.keep, "hard", balance)
+        kept = Subset(scored.scores.indices[positions], scored.manifest.samples, scored.scores.data_sha256)
+    else:
+        kept = scored.subset(point.keep, point.strategy, session.config.samples.balance, point.seed)
+    return within(part(session), kept, path)
+
+
+def _trained(point: Point, samples: Part, session: Session) -> float:
+    """Test accuracy of a network trained on a subset from the initial weights of a seed."""
+    taught: Learning = learning(session)
+    recipe = taught.recipe
+    if session.config.samples.equal == "steps":
+        size, count = recipe.batch_size, math.ceil
+        steps = recipe.epochs * count(len(part(session)) / size)
+        recipe = replace(recipe, epochs=max(recipe.epochs, round(steps / count(len(samples) / size))))
+    trained = train(
+        taught.fresh(point.seed),
+        samples,
+        taught.validation,
+        recipe,
+        seed=point.seed,
+        augment=taught.augment,
+        progress=Silent(),
+    )
+    return evaluate(trained.module, session.batches(session.splits.test)).accuracy
+
+
+def _row(strategy: str, keep: float, kept: int, found: dict[Point, float], seeds: Sequence[int]) -> CurveRow:
+    at = partial(Point, keep=keep)
+    mine = [found[at(strategy, seed=s)] for s in seeds]
+    difference = None
+    if strategy != RANDOM:
+        difference = _spread([a - found[at(RANDOM, seed=s)] for a, s in zip(mine, seeds, strict=True)])
+    wins = None if difference is None else difference[0] > difference[1]
+    return CurveRow(strategy, keep, kept, len(mine), _spread(mine), difference, wins)
+
+
+def _spread(values: list[float]) -> tuple[float, float]:
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _identity(session: Session, scored: Scored) -> str:
+    settings = session.config
+    content: dict[str, Any] = settings.model_dump(include={"model", "data", "train"})
+    content["data_identity"] = session.data_identity
+    content["data"].pop("subset")
+    content["samples"] = {"balance": settings.samples.balance, "equal": settings.samples.equal}
+    content["precision"] = settings.run.precision
+    content["scores"] = scored.subset(1.0, "hard", "none", 0).made["scores_sha256"]
+    content["versions"] = [__version__, torch.__version__]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _accuracy(value: Any) -> bool:
+    return type(value) is float and 0 <= value <= 1

@@ -1,0 +1,248 @@
+"""`infprune data score`: one score per training sample -> a scores file, tables and a histogram."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from infprune import __version__
+from infprune.attribution import METHODS
+from infprune.attribution.contract import (
+    Curved,
+    Learning,
+    Need,
+    Options,
+    SampleScores,
+    ScoringInputs,
+    scored,
+)
+from infprune.attribution.packing import unpacked
+from infprune.attribution.scores_file import write_sample_scores
+from infprune.config import Config
+from infprune.curvature.operator import GIB
+from infprune.data.dataset import Part, Samples, labels
+from infprune.data.loaders import Batches
+from infprune.data.subset_file import fingerprint
+from infprune.errors import InputError
+from infprune.forward import Inputs, each
+from infprune.models.checkpoint import digest
+from infprune.pipeline.data_results import Bins, ClassRow, DataScoreResult, SampleRow
+from infprune.pipeline.influence_results import CurvatureRow
+from infprune.pipeline.instrument import open_problem, through_weights
+from infprune.pipeline.memory import within_memory
+from infprune.pipeline.session import Session, network, open_model, open_session
+from infprune.pipeline.stopwatch import Stopwatch
+from infprune.pipeline.store import Store
+from infprune.progress import Progress
+
+COMMAND = "data-score"
+SHOWN = 10
+BINS = 40
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A session, and what the chosen method needs of the trained network."""
+
+    session: Session
+    module: nn.Module | None
+    curved: Curved | None
+    described: CurvatureRow | None
+
+
+@within_memory
+def run(settings: Config, progress: Progress, *, resume: bool) -> DataScoreResult:
+    """Score every training sample that is not held out, and write the scores.
+
+    Raises:
+        InputError: the queries have labels that no training sample has, or the data is invalid.
+        InfpruneError: as the method says.
+    """
+    watch = Stopwatch()
+    method = METHODS[settings.samples.method]
+    opened = _opened(settings, method.need, watch)
+    session = opened.session
+    settings, train = session.config, part(session)
+    y = labels_of(session, train)
+    if method.need is Need.CURVATURE:
+        _check_queries(y, labels_of(session, queries(session)), settings.samples.queries)
+    inputs = ScoringInputs(
+        train=train,
+        labels=y,
+        classes=session.splits.classes,
+        batches=session.batches,
+        learning=learning(session),
+        options=options(settings),
+        seed=settings.run.seed,
+        module=opened.module,
+        curved=opened.curved,
+        keep=_kept(session, opened.module, train.base, len(train), resume=resume),
+        progress=progress,
+    )
+    with watch.stage("score"):
+        scores = scored(settings.samples.method, method, inputs, fingerprint(train.base))
+    path = Path(settings.run.output or session.folder / "sample-scores.safetensors")
+    write_sample_scores(
+        path,
+        scores,
+        samples=len(train.base),
+        base_sha256=None if opened.module is None else digest(opened.module),
+        seed=settings.run.seed,
+        config=settings.model_dump(exclude={"run"}),
+        beside=session.replay,
+    )
+    return _result(session, scores, opened.described, path, watch)
+
+
+def part(session: Session) -> Part:
+    """The training samples that are not held out; their base is the whole training part."""
+    assert isinstance(session.splits.train, Part)
+    return session.splits.train
+
+
+def queries(session: Session) -> Samples:
+    """The samples on whose loss influence is."""
+    chosen: Samples = getattr(session.splits, session.config.samples.queries)
+    return chosen
+
+
+def labels_of(session: Session, samples: Samples) -> Tensor:
+    """All labels (N,) of a split; read with the inputs where they cannot be read apart."""
+    found = labels(samples)
+    return torch.cat([y.cpu() for _, y in session.batches(samples)]) if found is None else found
+
+
+def learning(session: Session) -> Learning:
+    """How the configured network is trained anew, by the section `train`."""
+    settings = session.config
+
+    def fresh(seed: int) -> nn.Module:
+        seeded = settings.model_copy(update={"run": settings.run.model_copy(update={"seed": seed})})
+        return network(seeded, trained=False).to(session.device)
+
+    validation = session.batches(session.splits.validation)
+    return Learning(fresh, session.recipe("train"), validation, session.augment())
+
+
+def options(settings: Config) -> Options:
+    """What the section `samples` says to the methods."""
+    values = settings.samples.model_dump(include=set(Options.__dataclass_fields__) - {"memory"})
+    return Options(**values, memory=int(settings.samples.memory * GIB))
+
+
+def _opened(settings: Config, need: Need, watch: Stopwatch) -> Opened:
+    if need is Need.CURVATURE:
+        problem = open_problem(settings, COMMAND, watch)
+        session = problem.session
+        with watch.stage("curvature"):
+            lens = through_weights(problem)
+        view = partial(_View, size=settings.data.batch_size, session=session, fitting=problem.fitting)
+        objective = problem.objective
+        curved = Curved(objective.on(view(session.splits.train)), objective.on(view(queries(session))), lens.quadratic)
+        return Opened(session, problem.module, curved, lens.described)
+    with watch.stage("load"):
+        session = open_session(settings, COMMAND)
+        module = open_model(session) if need is Need.WEIGHTS else None
+        if need is Need.TRAINING:
+            open_model(session, trained=False)  # its checks
+    return Opened(session, module, None, None)
+
+
+@dataclass(frozen=True)
+class _View:
+    """Batches of samples in the network's dtype, that can be visited again and are not kept."""
+
+    samples: Samples
+    size: int
+    session: Session
+    fitting: Any
+
+    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
+        batches: Batches = self.session.batches(self.samples, self.size)
+        for x, y in batches:
+            yield each(lambda t: t, self.fitting(x)), y
+
+
+def _check_queries(train: Tensor, asked: Tensor, name: str) -> None:
+    """Refuse queries of classes that nothing was trained on."""
+    strange = asked[~torch.isin(asked, train)]
+    if len(strange):
+        raise InputError(
+            f"the {name} part has label {int(strange[0])}, which no training sample has; "
+            "give training samples of it, or leave it out of the queries"
+        )
+
+
+def _kept(session: Session, module: nn.Module | None, whole: Samples, count: int, *, resume: bool) -> Store:
+    """Finished trainings of this very scoring."""
+    settings = session.config
+    content: dict[str, Any] = settings.model_dump(include={"model", "data", "train", "samples", "influence"})
+    content["run"] = {key: getattr(settings.run, key) for key in ("seed", "precision")}
+    for key in ("keep", "strategy", "balance", "fractions", "strategies", "equal"):
+        content["samples"].pop(key)
+    content["data"].pop("subset")
+    content["made_of"] = [fingerprint(whole), count, None if module is None else digest(module)]
+    content["versions"] = [__version__, torch.__version__]
+    identity = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Store(session.folder / "trainings.json", identity, resume=resume, valid=partial(_valid, count))
+
+
+def _valid(count: int, value: Any) -> bool:
+    """Whether a value that was read back is one or two numbers per sample."""
+    if not isinstance(value, str):
+        return False
+    found = unpacked(value)
+    return len(found) in (count, 2 * count) and bool(torch.isfinite(found).all())
+
+
+def _result(
+    session: Session, scores: SampleScores, described: CurvatureRow | None, path: Path, watch: Stopwatch
+) -> DataScoreResult:
+    total = scores.total
+    order = total.argsort(descending=True, stable=True)
+
+    def rows(positions: Tensor) -> list[SampleRow]:
+        return [SampleRow(int(scores.indices[i]), int(scores.labels[i]), float(total[i])) for i in positions.tolist()]
+
+    return DataScoreResult(
+        method=scores.method,
+        unit=scores.unit,
+        meaning=scores.meaning,
+        model=session.model_name,
+        data=session.data_name,
+        samples=len(total),
+        groups=list(scores.groups),
+        facts=dict(scores.facts),
+        classes=_classes(scores),
+        highest=rows(order[:SHOWN]),
+        lowest=rows(order.flip(0)[:SHOWN]),
+        histogram=_bins(total),
+        curvature=described,
+        scores=str(path),
+        seconds=watch.seconds,
+        files=[],
+        run_dir=str(session.folder),
+    )
+
+
+def _classes(scores: SampleScores) -> list[ClassRow]:
+    points = torch.linspace(0, 1, 5, dtype=torch.float64)
+    found = []
+    for c in torch.unique(scores.labels).tolist():
+        mine = scores.total[scores.labels == c]
+        found.append(ClassRow(int(c), len(mine), float(mine.mean()), mine.quantile(points).tolist()))
+    return found
+
+
+def _bins(values: Tensor) -> Bins:
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    edges = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
+    return Bins(edges.tolist(), torch.histc(values, BINS, low, high).int().tolist())
