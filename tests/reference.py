@@ -6,7 +6,7 @@ the order of `named_parameters`; `S` is a list of indices.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor, nn
@@ -245,3 +245,30 @@ def _multiplied(owner: nn.Module, args: tuple[Tensor], *, factor: Tensor) -> tup
     if isinstance(owner, nn.Linear):
         return (args[0] * factor,)
     return (args[0] * factor.view(-1, *[1] * (args[0].dim() - 2)),)
+
+
+# --- influence of data ------------------------------------------------------------------------------------------------
+
+
+def sample_gradients(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient of each sample's own cross-entropy, `(N, P)`."""
+    rows = []
+    for n in range(len(x)):
+        loss = F.cross_entropy(module(x[n : n + 1]), y[n : n + 1])
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(module.parameters()))]))
+    return torch.stack(rows)
+
+
+def data_influence(H: Tensor, train: Tensor, queries: Tensor) -> Tensor:
+    """mean(queries)^T H^-1 g_n for gradients `train` (N, P) and `queries` (M, P): `(N,)`."""
+    return train @ torch.linalg.solve(H, queries.mean(0))
+
+
+def self_influence(H: Tensor, train: Tensor) -> Tensor:
+    """g_n^T H^-1 g_n, `(N,)`."""
+    return torch.einsum("np,np->n", train, torch.linalg.solve(H, train.T).T)
+
+
+def forgetting_events(right: Sequence[Sequence[bool]]) -> list[int]:
+    """For each sample, how often a right presentation is followed by a wrong one; its presentations in order."""
+    return [sum(a and not b for a, b in pairwise(row)) for row in right]

@@ -36,7 +36,7 @@ def gradients(objective: Objective, memory: int) -> Iterator[Tensor]:
         for some, labels in zip(split(x, step), torch.split(y, step), strict=True):
             args = tensors(some)
             try:
-                yield vmap(grad(loss), in_dims=(None, 0, *[0] * len(args)))(theta, labels, *args)
+                found: Tensor = vmap(grad(loss), in_dims=(None, 0, *[0] * len(args)))(theta, labels, *args)
             except RuntimeError as error:
                 if out_of_memory(error):
                     raise
@@ -44,3 +44,4 @@ def gradients(objective: Objective, memory: int) -> Iterator[Tensor]:
                     f"no gradients of single samples: the network cannot be mapped over them ({one_line(error)}); "
                     "use method influence, el2n or forgetting"
                 ) from error
+            yield found.detach()  # parameters outside the space keep a graph

@@ -1,5 +1,7 @@
 """Which samples to keep, by their scores: hard, easy or middle ones, as many of each class or not."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -54,7 +56,7 @@ def shares(sizes: list[int], count: int) -> list[int]:
     exact = [count * size / total for size in sizes]
     found = [max(1, int(e)) for e in exact]
     while sum(found) > count:  # small groups took one each: the largest give it back
-        found[max(range(len(found)), key=lambda i: found[i] - exact[i] if found[i] > 1 else -1.0)] -= 1
+        found[max(range(len(found)), key=lambda i: found[i] - exact[i] if found[i] > 1 else -math.inf)] -= 1
     by_remainder = sorted(range(len(sizes)), key=lambda i: found[i] - exact[i])
     for i in by_remainder[: count - sum(found)]:
         found[i] += 1

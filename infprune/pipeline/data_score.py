@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from infprune.attribution.contract import (
     ScoringInputs,
     scored,
 )
-from infprune.attribution.packing import unpacked
+from infprune.attribution.packing import is_packed
 from infprune.attribution.scores_file import write_sample_scores
 from infprune.config import Config
 from infprune.curvature.operator import GIB
@@ -30,7 +30,7 @@ from infprune.data.dataset import Part, Samples, labels
 from infprune.data.loaders import Batches
 from infprune.data.subset_file import fingerprint
 from infprune.errors import InputError
-from infprune.forward import Inputs, each
+from infprune.forward import Inputs
 from infprune.models.checkpoint import digest
 from infprune.pipeline.data_results import Bins, ClassRow, DataScoreResult, SampleRow
 from infprune.pipeline.influence_results import CurvatureRow
@@ -161,12 +161,12 @@ class _View:
     samples: Samples
     size: int
     session: Session
-    fitting: Any
+    fitting: Callable[[Inputs], Inputs]
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
         batches: Batches = self.session.batches(self.samples, self.size)
         for x, y in batches:
-            yield each(lambda t: t, self.fitting(x)), y
+            yield self.fitting(x), y
 
 
 def _check_queries(train: Tensor, asked: Tensor, name: str) -> None:
@@ -195,10 +195,7 @@ def _kept(session: Session, module: nn.Module | None, whole: Samples, count: int
 
 def _valid(count: int, value: Any) -> bool:
     """Whether a value that was read back is one or two numbers per sample."""
-    if not isinstance(value, str):
-        return False
-    found = unpacked(value)
-    return len(found) in (count, 2 * count) and bool(torch.isfinite(found).all())
+    return is_packed(value, count) or is_packed(value, 2 * count)
 
 
 def _result(
