@@ -15,6 +15,7 @@ from typing import Any, get_args, get_type_hints
 import typer
 
 from infprune import config, errors
+from infprune.attribution import METHODS
 from infprune.cli.app import app
 from infprune.config.faults import expected
 from infprune.config.schema import SECTIONS, Config, Section
@@ -139,6 +140,9 @@ def names() -> Iterator[str]:
     yield from [*heading("Curvatures", "influence.curvature"), *registry(CURVATURES)]
     yield from [*heading("Solvers", "influence.solver"), *registry(SOLVERS)]
     yield from [*heading("Forms of Theorem 1", "influence.form"), *registry(FORMS)]
+    rows = [(code(name), method.meaning, method.unit) for name, method in METHODS.items()]
+    table_of_methods = table(["method", "a large score says", "unit"], rows)
+    yield from [*heading("Scores of training samples", "samples.method"), *table_of_methods]
     yield from ["## Shipped configurations", "", "Names that `-c` takes: `infprune configs ls`.", ""]
     yield from table(["name", "what"], [(code(name), summary(path)) for name, path in config.shipped().items()])
 

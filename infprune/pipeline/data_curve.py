@@ -128,7 +128,7 @@ def _row(strategy: str, keep: float, kept: int, found: dict[Point, float], seeds
     difference = None
     if strategy != RANDOM:
         difference = _spread([a - found[at(RANDOM, seed=s)] for a, s in zip(mine, seeds, strict=True)])
-    wins = None if difference is None else difference[0] > difference[1]
+    wins = None if difference is None or len(mine) < 2 else difference[0] > difference[1]
     return CurveRow(strategy, keep, kept, len(mine), _spread(mine), difference, wins)
 
 

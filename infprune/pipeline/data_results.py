@@ -96,7 +96,7 @@ class CurveRow:
     """Test accuracy of networks trained on a kept share: mean and sample deviation over seeds (0 for one).
 
     `difference`: from random at the same share, paired by seed: mean and deviation; null for random itself.
-    `wins`: the mean difference is larger than its deviation.
+    `wins`: the mean difference is larger than its deviation; null for random, and for one seed.
     """
 
     strategy: str

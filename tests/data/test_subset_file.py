@@ -104,3 +104,11 @@ def test_the_fingerprint_sees_every_label_and_input():
     other = _data(5000)
     other.x[4998, 2] += 1e-3
     assert fingerprint(other) != first
+
+
+def test_files_of_the_first_version_are_read(tmp_path):
+    path = tmp_path / "s.json"
+    path.write_text(
+        '{"schema_version":1,"kind":"subset","samples":5,"data_sha256":"ab","made":{"keep":0.4},"indices":[1,3]}'
+    )
+    assert read_subset(path).indices.tolist() == [1, 3]

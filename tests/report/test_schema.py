@@ -85,7 +85,7 @@ def test_fields_of_a_later_release_are_allowed():
     validator("prune").validate(content | {"colour": "red", "search": None})
 
 
-@pytest.mark.parametrize("file", ["pruned", "scores"])
+@pytest.mark.parametrize("file", ["pruned", "scores", "sample-scores"])
 def test_stored_manifests_validate(file):
     with safe_open(STORED / f"{file}.safetensors", framework="pt") as opened:
         content = json.loads(opened.metadata()["infprune"])
