@@ -140,9 +140,9 @@ def names() -> Iterator[str]:
     yield from [*heading("Curvatures", "influence.curvature"), *registry(CURVATURES)]
     yield from [*heading("Solvers", "influence.solver"), *registry(SOLVERS)]
     yield from [*heading("Forms of Theorem 1", "influence.form"), *registry(FORMS)]
-    rows = [(code(name), method.meaning, method.unit) for name, method in METHODS.items()]
-    table_of_methods = table(["method", "a large score says", "unit"], rows)
-    yield from [*heading("Scores of training samples", "samples.method"), *table_of_methods]
+    rows = [(code(name), method.unit, method.meaning) for name, method in METHODS.items()]
+    methods = table(["method", "unit", "a large score says"], rows)
+    yield from [*heading("Scores of training samples", "samples.method"), *methods]
     yield from ["## Shipped configurations", "", "Names that `-c` takes: `infprune configs ls`.", ""]
     yield from table(["name", "what"], [(code(name), summary(path)) for name, path in config.shipped().items()])
 

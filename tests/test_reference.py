@@ -93,7 +93,7 @@ def test_readme_and_page_list_the_same_exit_codes():
     assert set(listed) == leaves | {0, 1, errors.INTERRUPTED}
 
 
-@pytest.mark.parametrize("registry", ["SCORES", "MODELS", "DATASETS", "CURVATURES", "SOLVERS", "FORMS"])
+@pytest.mark.parametrize("registry", ["SCORES", "MODELS", "DATASETS", "CURVATURES", "SOLVERS", "FORMS", "METHODS"])
 def test_every_name_says_what_it_is(registry):
     rows = [re.split(r" (?<!\\)\| ", line.strip("| ")) for line in PAGES["names.md"].splitlines()]
     said = {row[0].strip("`"): row[-1] for row in rows if row[0].startswith("`")}

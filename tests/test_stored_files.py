@@ -8,6 +8,7 @@ import torch
 
 import infprune
 from infprune.artifacts import read_scores
+from infprune.attribution.scores_file import read_sample_scores
 
 STORED = Path(__file__).parent / "stored/v1"
 
@@ -28,6 +29,12 @@ def test_the_scores_are_read():
         "conv1": 4, "stages.0.conv1": 4, "stages.1.conv1": 8, "stages.1.conv2": 8
     }  # fmt: skip
     assert scores.curves.keys() == scores.values.keys()
+
+
+def test_the_sample_scores_are_read():
+    scores, manifest = read_sample_scores(STORED / "sample-scores.safetensors")
+    assert (scores.method, manifest.samples, scores.facts) == ("el2n", 1438, {"seeds": 3, "epochs": 2})
+    assert (len(scores.total), scores.details.keys()) == (22, {"spread"})
 
 
 def test_they_are_small():

@@ -34,7 +34,7 @@ def prune(
     as_json: JsonOption = False,  # noqa: FBT002 - typer's way of a flag
     quiet: QuietOption = False,  # noqa: FBT002
 ) -> None:
-    """Choose training samples by their scores and write a subset file for `data.subset`.
+    """Choose training samples by their scores and write the subset file that data.subset takes.
 
     Example: [bold]infprune data prune sample-scores.safetensors --keep 0.5 --strategy hard[/bold]
     """
