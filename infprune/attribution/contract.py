@@ -1,6 +1,6 @@
 """What scoring training samples takes and gives: inputs, a method, and one score per sample."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -154,14 +154,39 @@ class Need(StrEnum):
     CURVATURE = "curvature"  # and the curvature of its loss
 
 
+Parts = Mapping[str, Callable[[], str]]
+"""Trainings that do not depend on each other, by key: what each returns is kept as text."""
+
+
+def no_parts(_: ScoringInputs) -> Parts:
+    """Nothing is trained."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Method:
-    """A way to score; see `SampleScores` for `unit` and `meaning`."""
+    """A way to score; see `SampleScores` for `unit` and `meaning`.
+
+    `parts`: the trainings whose results `compute` asks `inputs.keep` for; those that are there it does not repeat.
+    """
 
     compute: Callable[[ScoringInputs], Measured]
     unit: str
     meaning: str
     need: Need
+    parts: Callable[[ScoringInputs], Parts] = no_parts
+
+
+def finished(inputs: ScoringInputs, parts: Parts) -> Iterator[str]:
+    """The results of all parts in order; what was not kept is done now, and kept."""
+    with inputs.progress.bar("trainings", len(parts)) as bar:
+        for key, make in parts.items():
+            kept = inputs.keep.get(key)
+            if kept is None:
+                kept = make()
+                inputs.keep.put(key, kept)
+            bar.advance(key)
+            yield kept
 
 
 def scored(name: str, method: Method, inputs: ScoringInputs, data_sha256: str) -> SampleScores:

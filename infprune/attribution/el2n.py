@@ -1,13 +1,11 @@
 """EL2N: how wrong the network is about a sample early in training (Paul, Ganguli and Dziugaite 2021)."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infprune.attribution.contract import Measured, Method, Need, ScoringInputs
-from infprune.attribution.early import averaged
+from infprune.attribution.contract import Measured, Method, Need, Parts, ScoringInputs
+from infprune.attribution.early import averaged, seeds
 from infprune.forward import logits
 
 
@@ -18,7 +16,12 @@ def compute(inputs: ScoringInputs) -> Measured:
 
     Paul et al. (2021), definition 2.2. Between 0 and sqrt(2); LARGER is harder.
     """
-    return averaged(inputs, partial(_errors, inputs))
+    return averaged(inputs, _errors)
+
+
+def parts(inputs: ScoringInputs) -> Parts:
+    """One training per seed."""
+    return seeds(inputs, _errors)
 
 
 @torch.no_grad()
@@ -30,4 +33,6 @@ def _errors(inputs: ScoringInputs, module: nn.Module) -> Tensor:
     return torch.cat(found)
 
 
-EL2N = Method(compute, "norm of the error", "hard: the network is wrong about it early in training", Need.TRAINING)
+EL2N = Method(
+    compute, "norm of the error", "hard: the network is wrong about it early in training", Need.TRAINING, parts
+)

@@ -1,13 +1,14 @@
 """Forgetting: how often training unlearns a sample (Toneva et al. 2019)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from infprune.attribution.contract import Measured, Method, Need, ScoringInputs
+from infprune.attribution.contract import Measured, Method, Need, Parts, ScoringInputs, finished
 from infprune.attribution.packing import packed, unpacked
 from infprune.data.dataset import Samples, gather
 from infprune.forward import Inputs, logits, tensors
@@ -22,31 +23,35 @@ def compute(inputs: ScoringInputs) -> Measured:
     its count, more than any other can have, as they sort it: LARGER is harder. `details["never"]`: the share of seeds
     in which it was never right; `details["learned"]`: the mean epoch, from 0, in which it was right first.
     """
-    options, learning = inputs.options, inputs.learning
-    found, keep = [], inputs.keep
-    for seed in range(inputs.seed, inputs.seed + options.seeds):
-        kept = keep.get(f"seed {seed}")
-        if kept is None:
-            counter = Counter(inputs.labels)
-            train(
-                learning.fresh(seed),
-                Numbered(inputs.train),
-                learning.validation,
-                learning.recipe,
-                seed=seed,
-                augment=numbered(learning.augment),
-                plugin=counter,
-                progress=inputs.progress,
-            )
-            kept = packed(torch.stack([counter.events, counter.first]).flatten())
-            keep.put(f"seed {seed}", kept)
-        found.append(unpacked(kept).reshape(2, -1))
+    found = [unpacked(text).reshape(2, -1) for text in finished(inputs, parts(inputs))]
     events, first = torch.stack(found).unbind(1)
-    never, epochs = first < 0, learning.recipe.epochs
+    never, epochs = first < 0, inputs.learning.recipe.epochs
     scores = events.where(~never, float(epochs)).mean(0)
     learned = first.where(~never, float(epochs)).mean(0)
     details = {"never": never.double().mean(0), "learned": learned}
-    return Measured(scores, details=details, facts={"seeds": options.seeds, "epochs": epochs})
+    return Measured(scores, details=details, facts={"seeds": len(found), "epochs": epochs})
+
+
+def parts(inputs: ScoringInputs) -> Parts:
+    """One training per seed."""
+    first = inputs.seed
+    return {f"seed {s}": partial(_one, inputs, s) for s in range(first, first + inputs.options.seeds)}
+
+
+def _one(inputs: ScoringInputs, seed: int) -> str:
+    """Events, then first presentations, of all samples."""
+    learning, counter = inputs.learning, Counter(inputs.labels)
+    train(
+        learning.fresh(seed),
+        Numbered(inputs.train),
+        learning.validation,
+        learning.recipe,
+        seed=seed,
+        augment=numbered(learning.augment),
+        plugin=counter,
+        progress=inputs.progress,
+    )
+    return packed(torch.cat([counter.events, counter.first]))
 
 
 class Numbered(Dataset[tuple[Inputs, int]]):
@@ -117,4 +122,4 @@ class Counter(Plugin):
         self.events, self.first, self._right, self._seen = (state[k] for k in ("events", "first", "right", "seen"))
 
 
-FORGETTING = Method(compute, "events", "hard: training unlearns it again and again", Need.TRAINING)
+FORGETTING = Method(compute, "events", "hard: training unlearns it again and again", Need.TRAINING, parts)

@@ -1,12 +1,10 @@
 """GraNd: how hard a sample pulls at the weights early in training (Paul, Ganguli and Dziugaite 2021)."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
-from infprune.attribution.contract import Measured, Method, Need, ScoringInputs
-from infprune.attribution.early import averaged
+from infprune.attribution.contract import Measured, Method, Need, Parts, ScoringInputs
+from infprune.attribution.early import averaged, seeds
 from infprune.attribution.per_sample import gradients
 from infprune.curvature.objective import Objective
 from infprune.curvature.space import ParameterSpace
@@ -23,7 +21,12 @@ def compute(inputs: ScoringInputs) -> Measured:
     Raises:
         ArchitectureError: the network cannot be mapped over samples.
     """
-    return averaged(inputs, partial(_norms, inputs))
+    return averaged(inputs, _norms)
+
+
+def parts(inputs: ScoringInputs) -> Parts:
+    """One training per seed."""
+    return seeds(inputs, _norms)
 
 
 def _norms(inputs: ScoringInputs, module: nn.Module) -> Tensor:
@@ -31,4 +34,4 @@ def _norms(inputs: ScoringInputs, module: nn.Module) -> Tensor:
     return torch.cat([g.norm(dim=1) for g in gradients(objective, inputs.options.memory)])
 
 
-GRAND = Method(compute, "nats per weight", "hard: it pulls at the weights early in training", Need.TRAINING)
+GRAND = Method(compute, "nats per weight", "hard: it pulls at the weights early in training", Need.TRAINING, parts)

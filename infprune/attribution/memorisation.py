@@ -1,12 +1,12 @@
 """Memorisation: what the network only gets right because it was trained on that very sample (Feldman 2020)."""
 
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infprune.attribution.contract import Measured, Method, Need, ScoringInputs
+from infprune.attribution.contract import Measured, Method, Need, Parts, ScoringInputs, finished
 from infprune.attribution.packing import packed, unpacked
 from infprune.data.dataset import Part
 from infprune.errors import ConfigError
@@ -22,26 +22,24 @@ def compute(inputs: ScoringInputs) -> Measured:
     Feldman and Zhang (2020), eq. 1 and section 2.1. Between -1 and 1; LARGER is more memorised. Each sample is in
     exactly round(share x T) of the T subsets, chosen at random, so that every score has the same number of trainings on
     either side; the subsets' sizes then differ a little. `details`: accuracy and loss with and without the sample;
-    `facts["standard_error"]`: root mean square of the scores' standard errors. Each subset is kept when it is done.
+    `facts["standard_error"]`: root mean square of the scores' standard errors.
 
     Raises:
         ConfigError: too few subsets, or a share that leaves none with or none without a sample.
     """
     inside = membership(len(inputs.train), inputs.options.subsets, inputs.options.share, inputs.seed)
-    right, loss = [], []
-    with inputs.progress.bar("subsets", len(inside)) as bar:
-        for k, member in enumerate(inside):
-            key = f"subset {k}"
-            kept = inputs.keep.get(key)
-            if kept is None:
-                found = one(inputs, member, inputs.seed + k)
-                kept = packed(torch.cat([found.right, found.loss]))
-                inputs.keep.put(key, kept)
-            halves = unpacked(kept).reshape(2, -1)
-            right.append(halves[0])
-            loss.append(halves[1])
-            bar.advance()
-    return estimated(inside, torch.stack(right), torch.stack(loss))
+    found = torch.stack([unpacked(text).reshape(2, -1) for text in finished(inputs, parts(inputs))])
+    return estimated(inside, found[:, 0], found[:, 1])
+
+
+def parts(inputs: ScoringInputs) -> Parts:
+    """One training per subset.
+
+    Raises:
+        ConfigError: as `membership`.
+    """
+    inside = membership(len(inputs.train), inputs.options.subsets, inputs.options.share, inputs.seed)
+    return {f"subset {k}": partial(_one, inputs, member, inputs.seed + k) for k, member in enumerate(inside)}
 
 
 def membership(samples: int, subsets: int, share: float, seed: int) -> Tensor:
@@ -60,16 +58,8 @@ def membership(samples: int, subsets: int, share: float, seed: int) -> Tensor:
     return order < count
 
 
-@dataclass(frozen=True)
-class Outcomes:
-    """What one network makes of every sample: `right` 0 or 1, `loss` in nats, both (N,) float64."""
-
-    right: Tensor
-    loss: Tensor
-
-
-def one(inputs: ScoringInputs, member: Tensor, seed: int) -> Outcomes:
-    """Train on one subset and look at all samples."""
+def _one(inputs: ScoringInputs, member: Tensor, seed: int) -> str:
+    """Train on one subset; whether each sample is right (0 or 1), then its loss."""
     learning = inputs.learning
     chosen = Part(inputs.train, member.nonzero()[:, 0])
     trained = train(
@@ -81,17 +71,17 @@ def one(inputs: ScoringInputs, member: Tensor, seed: int) -> Outcomes:
         augment=learning.augment,
         progress=inputs.progress,
     )
-    return _judged(inputs, trained.module.eval())
+    return packed(_judged(inputs, trained.module.eval()))
 
 
 @torch.no_grad()
-def _judged(inputs: ScoringInputs, module: nn.Module) -> Outcomes:
+def _judged(inputs: ScoringInputs, module: nn.Module) -> Tensor:
     right, loss = [], []
     for x, y in inputs.batches(inputs.train):
         z = logits(module, x).double()
         right.append((z.argmax(1) == y).double().cpu())
         loss.append(F.cross_entropy(z, y, reduction="none").cpu())
-    return Outcomes(torch.cat(right), torch.cat(loss))
+    return torch.cat(right + loss)
 
 
 def estimated(inside: Tensor, right: Tensor, loss: Tensor) -> Measured:
@@ -116,5 +106,5 @@ def estimated(inside: Tensor, right: Tensor, loss: Tensor) -> Measured:
 
 
 MEMORISATION = Method(
-    compute, "accuracy", "memorised: the network is right about it only when trained on it", Need.TRAINING
+    compute, "accuracy", "memorised: the network is right about it only when trained on it", Need.TRAINING, parts
 )

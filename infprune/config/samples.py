@@ -57,3 +57,6 @@ class SamplesConfig(Section):
         default="steps",
         description="`data curve`: every network gets as many steps as one of all samples, or as many epochs.",
     )
+    workers: int = Field(
+        default=1, gt=0, description="Processes that train at once, each with `run.threads` threads; `--resume` works."
+    )

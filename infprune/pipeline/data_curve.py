@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from infprune.pipeline.memory import within_memory
 from infprune.pipeline.session import Session, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.pipeline.store import Store
+from infprune.pipeline.workers import worked
 from infprune.progress import Progress, Silent
 from infprune.training import train
 
@@ -68,11 +69,13 @@ def run(path: Path, settings: Config, progress: Progress, *, resume: bool) -> Da
     points += [Point(name, share, s) for s in seeds for share in shares for name in names]
     store = Store(session.folder / "curve.json", _identity(session, scored), resume=resume, valid=_accuracy)
     subsets = {p: _subset(p, session, scored, path) for p in points}  # what cannot be chosen is told at once
+    missing = [p for p in points if store.get(p.key) is None]
     with progress.bar("curve", len(points)) as bar, watch.stage("train"):
-        for point in points:
-            if store.get(point.key) is None:
-                store.put(point.key, _trained(point, subsets[point], session))
-            bar.advance(point.key)
+        for _ in range(len(points) - len(missing)):
+            bar.advance("resumed")
+        for key, accuracy in _measured(missing, subsets, session, path):
+            store.put(key, accuracy)
+            bar.advance(key)
     session.record()
     found = {p: float(store.get(p.key)) for p in points}
     return DataCurveResult(
@@ -87,6 +90,24 @@ def run(path: Path, settings: Config, progress: Progress, *, resume: bool) -> Da
         files=[],
         run_dir=str(session.folder),
     )
+
+
+def _measured(
+    points: Sequence[Point], subsets: Mapping[Point, Part], session: Session, path: Path
+) -> Iterator[tuple[str, float]]:
+    """The accuracy of each point, by key, in processes of their own if asked for."""
+    if session.config.samples.workers > 1 and len(points) > 1:
+        make = partial(_worker, path, tuple(points))
+        yield from worked([p.key for p in points], make, session.config, session.config.samples.workers)
+    else:
+        for point in points:
+            yield point.key, _trained(point, subsets[point], session)
+
+
+def _worker(path: Path, points: Sequence[Point], settings: Config) -> Callable[[str], float]:
+    """What measures one point, in a process of its own."""
+    session, scored, by_key = open_session(settings, "data-curve"), read(path), {p.key: p for p in points}
+    return lambda key: _trained(by_key[key], _subset(by_key[key], session, scored, path), session)
 
 
 def _subset(point: Point, session: Session, scored: Scored, path: Path) -> Part:
@@ -138,9 +159,8 @@ def _spread(values: list[float]) -> tuple[float, float]:
 
 def _identity(session: Session, scored: Scored) -> str:
     settings = session.config
-    content: dict[str, Any] = settings.model_dump(include={"model", "data", "train"})
-    content["data_identity"] = session.data_identity
-    content["data"].pop("subset")
+    content: dict[str, Any] = settings.model_dump(include={"model", "train"})
+    content["data"] = session.data_identity
     content["samples"] = {"balance": settings.samples.balance, "equal": settings.samples.equal}
     content["precision"] = settings.run.precision
     content["scores"] = scored.subset(1.0, "hard", "none", 0).made["scores_sha256"]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,9 @@ from infprune.pipeline.memory import within_memory
 from infprune.pipeline.session import Session, network, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.pipeline.store import Store
-from infprune.progress import Progress
+from infprune.pipeline.workers import worked
+from infprune.progress import Progress, Silent
 
-COMMAND = "data-score"
 SHOWN = 10
 BINS = 40
 
@@ -65,28 +65,24 @@ def run(settings: Config, progress: Progress, *, resume: bool) -> DataScoreResul
         InfpruneError: as the method says.
     """
     watch = Stopwatch()
-    method = METHODS[settings.samples.method]
+    name, workers = settings.samples.method, settings.samples.workers
+    method = METHODS[name]
     opened = _opened(settings, method.need, watch)
-    session = opened.session
-    settings, train = session.config, part(session)
-    y = labels_of(session, train)
+    session, train = opened.session, part(opened.session)
+    inputs = _inputs(opened, progress)
     if method.need is Need.CURVATURE:
-        _check_queries(y, labels_of(session, queries(session)), settings.samples.queries)
-    inputs = ScoringInputs(
-        train=train,
-        labels=y,
-        classes=session.splits.classes,
-        batches=session.batches,
-        learning=learning(session),
-        options=options(settings),
-        seed=settings.run.seed,
-        module=opened.module,
-        curved=opened.curved,
-        keep=_kept(session, opened.module, train.base, len(train), resume=resume),
-        progress=progress,
-    )
+        _check_queries(inputs.labels, labels_of(session, queries(session)), settings.samples.queries)
+    data = fingerprint(train.base)
+    kept = _kept(session, opened.module, data, len(train), resume=resume)
+    inputs = replace(inputs, keep=kept)
     with watch.stage("score"):
-        scores = scored(settings.samples.method, method, inputs, fingerprint(train.base))
+        missing = [key for key in method.parts(inputs) if kept.get(key) is None]
+        if workers > 1 and len(missing) > 1:
+            with progress.bar("trainings", len(missing)) as bar:
+                for key, value in worked(missing, _worker, session.config, workers):
+                    kept.put(key, value)
+                    bar.advance(key)
+        scores = scored(name, method, inputs, data)
     path = Path(settings.run.output or session.folder / "sample-scores.safetensors")
     write_sample_scores(
         path,
@@ -98,6 +94,29 @@ def run(settings: Config, progress: Progress, *, resume: bool) -> DataScoreResul
         beside=session.replay,
     )
     return _result(session, scores, opened.described, path, watch)
+
+
+def _worker(settings: Config) -> Callable[[str], str]:
+    """What does one training of the configured method, in a process of its own."""
+    method = METHODS[settings.samples.method]
+    parts = method.parts(_inputs(_opened(settings, method.need, Stopwatch()), Silent()))
+    return lambda key: parts[key]()
+
+
+def _inputs(opened: Opened, progress: Progress) -> ScoringInputs:
+    session, train = opened.session, part(opened.session)
+    return ScoringInputs(
+        train=train,
+        labels=labels_of(session, train),
+        classes=session.splits.classes,
+        batches=session.batches,
+        learning=learning(session),
+        options=options(session.config),
+        seed=session.config.run.seed,
+        module=opened.module,
+        curved=opened.curved,
+        progress=progress,
+    )
 
 
 def part(session: Session) -> Part:
@@ -137,8 +156,9 @@ def options(settings: Config) -> Options:
 
 
 def _opened(settings: Config, need: Need, watch: Stopwatch) -> Opened:
+    command = f"data-{settings.samples.method}"  # the run folder's: another method does not overwrite it
     if need is Need.CURVATURE:
-        problem = open_problem(settings, COMMAND, watch)
+        problem = open_problem(settings, command, watch)
         session = problem.session
         with watch.stage("curvature"):
             lens = through_weights(problem)
@@ -147,7 +167,7 @@ def _opened(settings: Config, need: Need, watch: Stopwatch) -> Opened:
         curved = Curved(objective.on(view(session.splits.train)), objective.on(view(queries(session))), lens.quadratic)
         return Opened(session, problem.module, curved, lens.described)
     with watch.stage("load"):
-        session = open_session(settings, COMMAND)
+        session = open_session(settings, command)
         module = open_model(session) if need is Need.WEIGHTS else None
         if need is Need.TRAINING:
             open_model(session, trained=False)  # its checks
@@ -179,15 +199,15 @@ def _check_queries(train: Tensor, asked: Tensor, name: str) -> None:
         )
 
 
-def _kept(session: Session, module: nn.Module | None, whole: Samples, count: int, *, resume: bool) -> Store:
+def _kept(session: Session, module: nn.Module | None, data: str, count: int, *, resume: bool) -> Store:
     """Finished trainings of this very scoring."""
     settings = session.config
-    content: dict[str, Any] = settings.model_dump(include={"model", "data", "train", "samples", "influence"})
+    content: dict[str, Any] = settings.model_dump(include={"model", "train", "samples", "influence"})
     content["run"] = {key: getattr(settings.run, key) for key in ("seed", "precision")}
-    for key in ("keep", "strategy", "balance", "fractions", "strategies", "equal"):
+    for key in ("keep", "strategy", "balance", "fractions", "strategies", "equal", "workers", "memory"):
         content["samples"].pop(key)
-    content["data"].pop("subset")
-    content["made_of"] = [fingerprint(whole), count, None if module is None else digest(module)]
+    content["data"] = [session.data_identity, data]
+    content["weights"] = None if module is None else digest(module)
     content["versions"] = [__version__, torch.__version__]
     identity = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Store(session.folder / "trainings.json", identity, resume=resume, valid=partial(_valid, count))

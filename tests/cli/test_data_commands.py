@@ -1,6 +1,7 @@
 """`infprune data`: score, prune, train on what is left, curve; and what is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,22 @@ def test_resuming_skips_what_is_done_and_ends_the_same(tiny):
     assert "damaged" in damaged.err
 
 
+@pytest.mark.slow
+def test_processes_of_their_own_give_the_same(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    one = Path(scored(tiny, "memorisation", "run.threads=1")["scores"])
+    whole, trainings = read_sample_scores(one)[0].scores, json.loads(Path("memorisation/trainings.json").read_text())
+    Path("memorisation/trainings.json").unlink()
+    two = scored(tiny, "memorisation", "run.threads=1", "samples.workers=2")
+    assert torch.equal(read_sample_scores(Path(two["scores"]))[0].scores, whole)
+    assert json.loads(Path("memorisation/trainings.json").read_text()) == trainings
+    words = ["samples.fractions=[0.5]", "samples.strategies=[easy]", "run.threads=1", "run.dir=curve", *TINY]
+    curves = [
+        tiny("data", "curve", two["scores"], *words, f"samples.workers={n}", "--json").json["rows"] for n in (1, 2)
+    ]
+    assert curves[0] == curves[1]
+
+
 def test_prune_writes_what_train_takes(tiny):
     told = scored(tiny)
     made = tiny("data", "prune", told["scores"], "--keep", "0.5", "--strategy", "easy", "-o", "half.json", "--json")
@@ -139,7 +156,7 @@ def test_the_table_names_the_classes_and_the_ends(tiny):
     assert "Large scores: hard:" in out
     assert "Largest: " in out
     made = tiny(
-        "data", "prune", "runs/tiny-net-data-score/sample-scores.safetensors", "--keep", "0.25", "--balance", "none"
+        "data", "prune", "runs/tiny-net-data-el2n/sample-scores.safetensors", "--keep", "0.25", "--balance", "none"
     )
     assert "14 of 54 training samples stay" in made.out, made.err
 
