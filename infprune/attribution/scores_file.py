@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import save
 
-from infprune.artifacts import KEY, NOTHING, SCHEMA, Beside, parsed, read_file
+from infprune.artifacts import NOTHING, SCHEMA, Beside, manifest_of, read_file, sealed
 from infprune.attribution.contract import SampleScores
 from infprune.errors import InputError
 from infprune.files import atomic_writes
@@ -20,7 +19,8 @@ class SampleScoresManifest(BaseModel):
     """What a file of sample scores says about itself.
 
     `samples`: of the whole training part, which `indices` point into; `scored`: how many have a score. `base_sha256`:
-    of the network's tensors, null where no trained network was looked at. `config`: that of the scoring.
+    of the network's tensors, null where no trained network was looked at. `config`: that of the scoring. `sha256`: as
+    in `infprune.artifacts.Manifest`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +38,7 @@ class SampleScoresManifest(BaseModel):
     base_sha256: str | None
     seed: int
     config: dict[str, Any]
+    sha256: str | None = None
 
 
 def write_sample_scores(
@@ -67,7 +68,7 @@ def write_sample_scores(
     found = {"indices": scores.indices, "scores": scores.scores, "labels": scores.labels}
     found |= {f"{DETAIL}{name}": t.double() for name, t in scores.details.items()}
     plain = {name: t.detach().cpu().contiguous() for name, t in found.items()}
-    atomic_writes({path: save(plain, metadata={KEY: manifest.model_dump_json()}), **beside})
+    atomic_writes({path: sealed(plain, manifest), **beside})
 
 
 def read_sample_scores(path: Path) -> tuple[SampleScores, SampleScoresManifest]:
@@ -77,7 +78,7 @@ def read_sample_scores(path: Path) -> tuple[SampleScores, SampleScoresManifest]:
         InputError: missing, damaged, or not such a file.
     """
     found, text = read_file(path)
-    manifest = parsed(SampleScoresManifest, "sample-scores", text, path)
+    manifest = manifest_of(SampleScoresManifest, "sample-scores", text, found, path)
     missing = [name for name in ("indices", "scores", "labels") if name not in found]
     if missing:
         raise InputError(f"{path}: it holds no {missing[0]}; score again")

@@ -4,10 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from infprune.artifacts import KEY, read_file
+from infprune.artifacts import read_file, sealed
 from infprune.attribution.contract import SampleScores
-from infprune.attribution.scores_file import read_sample_scores, write_sample_scores
+from infprune.attribution.scores_file import SampleScoresManifest, read_sample_scores, write_sample_scores
 from infprune.errors import InputError
+from infprune.models.seal import KEY
 
 
 def _scores(**changes):
@@ -59,6 +60,14 @@ def test_damage_is_named(file, name, value, told):
     tensors.pop(name)
     if value is not None:
         tensors[name] = value
-    save_file(tensors, file, {KEY: text})
+    file.write_bytes(sealed(tensors, SampleScoresManifest.model_validate_json(text)))
     with pytest.raises(InputError, match=told):
+        read_sample_scores(file)
+
+
+def test_a_changed_score_is_refused(file):
+    tensors, text = load_file(file), read_file(file)[1]
+    tensors["scores"][0, 0] += 1e-9
+    save_file(tensors, file, {KEY: text})
+    with pytest.raises(InputError, match="SHA-256 differs"):
         read_sample_scores(file)
