@@ -17,7 +17,8 @@ import typer
 from infprune import config, errors
 from infprune.cli.app import app
 from infprune.config.faults import expected
-from infprune.config.schema import SECTIONS, Config, Section
+from infprune.config.schema import SECTIONS, Config
+from infprune.config.section import Section
 from infprune.curvature import CURVATURES
 from infprune.data import DATASETS
 from infprune.files import atomic_write
@@ -26,6 +27,7 @@ from infprune.models import MODELS
 from infprune.report.schema import MANIFESTS, RESULTS
 from infprune.scores import SCORES
 from infprune.solvers import SOLVERS
+from infprune.unlearning import METHODS
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 NOTE = "<!-- Written by scripts/reference.py: change the code, then `make reference`. -->"
@@ -139,6 +141,7 @@ def names() -> Iterator[str]:
     yield from [*heading("Curvatures", "influence.curvature"), *registry(CURVATURES)]
     yield from [*heading("Solvers", "influence.solver"), *registry(SOLVERS)]
     yield from [*heading("Forms of Theorem 1", "influence.form"), *registry(FORMS)]
+    yield from [*heading("Ways to unlearn", "unlearn.method"), *registry(METHODS)]
     yield from ["## Shipped configurations", "", "Names that `-c` takes: `infprune configs ls`.", ""]
     yield from table(["name", "what"], [(code(name), summary(path)) for name, path in config.shipped().items()])
 

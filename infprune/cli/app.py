@@ -23,6 +23,7 @@ from infprune.cli import (
     schema,
     score,
     train,
+    unlearn,
     validate,
 )
 from infprune.errors import INTERRUPTED
@@ -47,6 +48,7 @@ app.command("doctor")(doctor.doctor)
 app.command("validate")(validate.validate)
 app.command("layers")(layers.layers)
 app.command("features")(features.features)
+app.command("unlearn")(unlearn.unlearn)
 app.command("schema")(schema.schema)
 app.add_typer(configs.app, name="configs")
 

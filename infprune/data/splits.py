@@ -53,7 +53,7 @@ def load(
     kept, held = holdout(torch.zeros(len(source.train)) if y is None else y, validation, seed)
     whole, test = _guarded("train", source.train, source), _guarded("test", source.test, source)
     train, holdout_part = Part(whole, kept), Part(whole, held)
-    return Splits(train, holdout_part, test, source.classes, source.input_shape, source.features)
+    return Splits(train, holdout_part, test, source.classes, source.input_shape, source.features, source.backdoor)
 
 
 def _guarded(part: str, dataset: Samples, source: Source) -> Samples:

@@ -21,10 +21,14 @@ SETTINGS = {
     "ldl": ({}, 1e-9),
     "cg": ({"rtol": 1e-10}, 1e-7),
     "lsmr": ({"rtol": 1e-12}, 1e-6),
+    "landweber": ({"rtol": 1e-7, "max_iterations": 200_000}, 1e-4),
     "neumann": ({"rtol": 1e-9}, 1e-6),
     "lissa": ({"terms": 6000, "rtol": 1e-6}, 1e-3),
     "normal-cg": ({"rtol": 1e-11, "damping": 0.0}, 1e-6),
 }
+
+
+NORMAL = ("lsmr", "landweber")  # their residual is that of the normal equations
 
 
 def made(name, **changes):
@@ -54,7 +58,7 @@ def test_the_residual_is_measured(name):
     H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
     found = solved(made(name), H, b)
     gap = H @ found.value - b
-    truth = (H @ gap).norm() / (H @ b).norm() if name == "lsmr" else gap.norm() / b.norm()
+    truth = (H @ gap).norm() / (H @ b).norm() if name in NORMAL else gap.norm() / b.norm()
     assert found.residual == pytest.approx(float(truth), rel=1e-3, abs=1e-14)
 
 
@@ -71,12 +75,13 @@ def test_the_same_bytes_twice(name):
     assert torch.equal(solved(made(name), H, b).value, solved(made(name), H, b).value)
 
 
-@pytest.mark.parametrize("name", ["ldl", "lsmr", "normal-cg"])
+@pytest.mark.parametrize("name", ["ldl", "lsmr", "landweber", "normal-cg"])
 def test_indefinite_curvature_is_solved(name):
     H, b = indefinite(), torch.randn(SIZE, dtype=torch.float64)
     found = solved(made(name), H, b)
     assert found.converged
-    assert_close(found.value, torch.linalg.solve(H, b), rtol=1e-5, atol=1e-6)
+    near = SETTINGS["landweber"][1] if name == "landweber" else 1e-5
+    assert_close(found.value, torch.linalg.solve(H, b), rtol=near, atol=near / 10)
 
 
 @pytest.mark.parametrize("name", ["cholesky", "cg"])
@@ -174,10 +179,12 @@ def test_operators_of_float32(name):
     """To what rounding allows; the value has the operator's dtype, or that of the factorisation."""
     H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
     loose = {"cg": {"rtol": 1e-6}, "lsmr": {"rtol": 1e-6}, "neumann": {"rtol": 1e-5}, "normal-cg": {"rtol": 1e-5}}
+    loose |= {"landweber": {"rtol": 1e-5}}
     found = made(name, **loose.get(name, {"rtol": 1e-3} if name == "lissa" else {})).init(Dense(H.float())).solve(b)
     assert found.converged, found
     assert found.value.dtype == (torch.float64 if name in ("cholesky", "ldl") else torch.float32)
-    assert_close(found.value.double(), torch.linalg.solve(H, b), rtol=2e-3, atol=2e-3)
+    near = 1e-2 if name == "landweber" else 2e-3  # its normal equations have the condition number squared
+    assert_close(found.value.double(), torch.linalg.solve(H, b), rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("name", ["neumann", "lissa"])
@@ -208,7 +215,7 @@ def test_a_series_that_overflows():
     assert "negative eigenvalue" in found.message
 
 
-@pytest.mark.parametrize("name", ["cg", "lsmr", "neumann", "normal-cg"])
+@pytest.mark.parametrize("name", ["cg", "lsmr", "landweber", "neumann", "normal-cg"])
 def test_out_of_iterations(name):
     H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
     found = solved(made(name, max_iterations=3), H, b)
