@@ -70,10 +70,12 @@ def _check(chosen: dict[str, Any], source: Source) -> None:
     Raises:
         ConfigError: naming the argument.
     """
-    side = min(source.input_shape[-2:])  # type: ignore[type-var] # images
+    x = source.train[0][0]
+    assert isinstance(x, Tensor)
+    side = min(x.shape[-2:])
     whole = {"target": (0, source.classes - 1), "size": (1, side - 1), "seed": (0, 2**32 - 1)}
     for key, (low, high) in whole.items():
-        if type(chosen[key]) is not int or not low <= chosen[key] <= high:  # type: ignore[operator]
+        if type(chosen[key]) is not int or not low <= chosen[key] <= high:
             raise ConfigError(f"data.args.{key} must be an integer from {low} to {high}, got {chosen[key]!r}")
     if not isinstance(chosen["share"], float) or not 0 < chosen["share"] < 1:
         raise ConfigError(f"data.args.share must be a number between 0 and 1, both excluded, got {chosen['share']!r}")

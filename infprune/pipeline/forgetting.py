@@ -59,12 +59,14 @@ class Task:
         samples: Samples = getattr(self.session.splits, split)
         if self.kind == "class":
             y = _labels(samples)
-            its = (y == self.label).nonzero()[:, 0]
+            its = torch.eq(y, int(self.label or 0)).nonzero()[:, 0]
             if not len(its) or len(its) == len(y):
                 raise InputError(
                     f"the {split} split has {len(its)} of {len(y)} samples of class {self.label}; raise data.validation"
                 )
-            return Exam(samples, (y != self.label).nonzero()[:, 0], self.learned(), others=Part(samples, its))
+            return Exam(
+                samples, torch.ne(y, int(self.label or 0)).nonzero()[:, 0], self.learned(), others=Part(samples, its)
+            )
         if self.kind == "file":
             return Exam(samples, torch.arange(len(samples)), self.learned(), others=samples)
         door = self.session.splits.backdoor
@@ -94,10 +96,11 @@ class Exam:
         kept = _accuracy(whole, self.kept)
         if self.triggered is not None:
             told = answers(module, session.batches(self.triggered))
-            fooled = told.predicted == self.target
-            with_target = Changed(self.triggered, torch.full_like(told.y, int(self.target or 0)))
+            target = int(self.target or 0)
+            fooled = torch.eq(told.predicted, target)
+            with_target = Changed(self.triggered, torch.full_like(told.y, target))
             others = answers(module, session.batches(with_target)).loss
-            elsewhere = float(fooled[told.y != self.target].double().mean())
+            elsewhere = float(fooled[torch.ne(told.y, target)].double().mean())
             attack = float(fooled.double().mean())
             auc = attack_auc(members, others)
             return Quality(whole.accuracy, kept, None, told.accuracy, attack, elsewhere, auc)

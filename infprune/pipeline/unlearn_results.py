@@ -64,8 +64,8 @@ class Retrained:
     """The network trained anew without what is forgotten (or with the right labels), on the test split.
 
     `distance`: |theta - theta_retrained| / |theta_before - theta_retrained|; weights of separate trainings are far
-    apart however alike they are, so look at `agreement` (equal predictions) and `kl` (nats) too, of the unlearned network
-    with it. `time_ratio`: seconds of unlearning over seconds of retraining.
+    apart however alike they are, so look at `agreement` (equal predictions) and `kl` (nats) too, of the unlearned
+    network with it. `time_ratio`: seconds of unlearning over seconds of retraining.
     """
 
     quality: Quality

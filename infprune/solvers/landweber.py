@@ -20,10 +20,10 @@ class Landweber:
     r"""x_{j+1} = x_j + (M^T (b - M x_j) - damping^2 x_j) / s^2, which tends to argmin |M x - b|^2 + damping^2 |x|^2.
 
     With M = H_{:,T} it is the iteration of the generalized influence functions (arXiv 2312.05586),
-    v + x - P_T (H/s)^2 x with v = P_T (H/s) (g/s): it converges for every symmetric H, indefinite or not, once s^2 exceeds half the largest
-    eigenvalue of P_T H^2 P_T + damping^2. Here s comes from power iteration, not from trial and error. It takes about
-    (condition of M)^2 iterations; LSMR takes about its root and finds the same. `rtol` bounds |M^T r| / |M^T b|, which
-    is also the `residual` of its solutions.
+    v + x - P_T (H/s)^2 x with v = P_T (H/s) (g/s): it converges for every symmetric H, indefinite or not, once s^2
+    exceeds half the largest eigenvalue of P_T H^2 P_T + damping^2. Here s comes from power iteration, not from trial
+    and error. It takes about (condition of M)^2 iterations; LSMR takes about its root and finds the same. `rtol` bounds
+    |M^T r| / |M^T b|, which is also the `residual` of its solutions.
     """
 
     rtol: float = 1e-8

@@ -60,7 +60,7 @@ class Linearised:
     r"""The training loss and the forget objective to second order around the weights, over all parameters `(P,)`.
 
     `H`: Hessian of the mean training loss R. `g`: gradient of the forget objective q, a mean over the forget set that
-    is to be *raised*: the loss at the labels that were learned, less the loss at the right labels where these are known.
+    is to be *raised*: the loss at the labels that were learned, less that at the right labels where these are known.
     `K`: Hessian of q. `positions`: T, the entries that may change. `share`: p = forget samples / training samples.
 
     Without the forget set (or with its right labels) the loss is R - p q; near a minimum of R its minimum lies at

@@ -15,7 +15,7 @@ def attack_auc(members: Tensor, others: Tensor) -> float:
         others: losses of samples of the same kind that were not, `(n,)`.
     """
     both = torch.cat([members, others]).double()
-    values, places = both.unique(return_inverse=True)
+    values, places = torch.unique(both, return_inverse=True)
     counts = torch.zeros(len(values), dtype=torch.float64).index_add_(0, places, torch.ones(len(both)).double())
     ranks = (counts.cumsum(0) - (counts - 1) / 2)[places]  # of tied values the mean
     m, n = len(members), len(others)

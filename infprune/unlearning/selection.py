@@ -92,7 +92,7 @@ def chosen(
         positions += _entries(space, name, m, filters[name])
     if not positions:
         raise ConfigError("the network has no convolution or linear layer that was run, so nothing can be selected")
-    return Chosen(torch.cat(positions).unique(), filters, widths)
+    return Chosen(torch.unique(torch.cat(positions)), filters, widths)
 
 
 def _value(how: Selection, name: str, module: nn.Module, measured: Measured, generator: torch.Generator) -> Tensor:
@@ -125,7 +125,7 @@ def _entries(space: ParameterSpace, name: str, module: nn.Module, filters: Tenso
     dim = 1 if getattr(module, "transposed", False) else 0
     if f"{name}.weight" in space.names:
         width = module.get_parameter("weight").shape[dim]
-        found.append(space.at(f"{name}.weight", dim, (filters % width).unique()))
+        found.append(space.at(f"{name}.weight", dim, torch.unique(filters % width)))
     if f"{name}.bias" in space.names:
         found.append(space.at(f"{name}.bias", 0, filters))
     return found
