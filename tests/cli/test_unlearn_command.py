@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from infprune.artifacts import read_manifest
-from infprune.data.digits import digits
 from infprune.data.dataset import DataRequest
+from infprune.data.digits import digits
 from infprune.data.subset_file import Subset, fingerprint, write_subset
 from infprune.files import sha256
 from runs import call
