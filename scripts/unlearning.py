@@ -3,8 +3,8 @@
     python scripts/unlearning.py --seeds 3 data.root=PATH
 
 Two tasks: the backdoor of `mnist-backdoor` (5 % of the filters) and class 0 of `mnist-unlearn-class` (10 %); networks
-are trained per seed. Rows: gif, fif, pif, if, second-order; the curve of gif over the ratio. Test split; step lengths and
-applications by the validation split. Writes docs/results/unlearning.md and .json; an interrupted run goes on where it
+are trained per seed. Rows: gif, fif, pif, if, second-order; the curve of gif over the ratio. Test split; step lengths
+and applications by the validation split. Writes docs/results/unlearning.md and .json; an interrupted run goes on where it
 was.
 """
 
