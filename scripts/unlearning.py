@@ -4,8 +4,8 @@
 
 Two tasks: the backdoor of `mnist-backdoor` (5 % of the filters) and class 0 of `mnist-unlearn-class` (10 %); networks
 are trained per seed. Rows: gif, fif, pif, if, second-order; the curve of gif over the ratio. Test split; step lengths
-and applications by the validation split. Writes docs/results/unlearning.md and .json; an interrupted run goes on where it
-was.
+and applications by the validation split. Writes docs/results/unlearning.md, .json; a run that was
+interrupted goes on.
 """
 
 import argparse
@@ -122,12 +122,9 @@ def against(found: dict[str, Any], task: str) -> list[str]:
     if not told:
         return []
     mean = {k: statistics.mean(t[k] for t in told) for k in ("distance", "agreement", "kl", "time_ratio")}
-    told_in = (
-        f"equal predictions {mean['agreement']:.2%}, KL {mean['kl']:.3g} nats, distance {mean['distance']:.2f} of the"
-    )
-    return [
-        f"gif against the network trained anew: {told_in} one before, time {mean['time_ratio']:.2f} of its training."
-    ]
+    near = f"equal predictions {mean['agreement']:.2%}, KL {mean['kl']:.3g} nats"
+    far = f"distance {mean['distance']:.2f} of the one before, time {mean['time_ratio']:.2f} of its training"
+    return [f"gif against the network trained anew: {near}, {far}."]
 
 
 def clock(runs: list[dict[str, Any]], key: str) -> str:
