@@ -89,6 +89,11 @@ class DataConfig(Section):
     seed: int = Field(
         default=0, ge=0, le=_MAX_SEED, description="Seed of the split into training and validation samples."
     )
+    subset: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A subset file of `infprune data prune`: the training samples to use; null: all.",
+    )
     augment: Literal["none", "crop-flip"] = Field(default="none", description="Random changes to the training images.")
 
 

@@ -14,6 +14,7 @@ from infprune.data.guarded import Guarded, check, check_labels, read
 from infprune.data.holdout import holdout
 from infprune.data.image_folder import FolderDataset
 from infprune.data.pixels import PixelDataset
+from infprune.data.subset_file import check_subset, read_subset, within
 from infprune.errors import ConfigError, InputError
 from infprune.forward import each
 from infprune.imports import call, resolve
@@ -31,15 +32,18 @@ def load(
     args: Mapping[str, Any],
     validation: float,
     seed: int,
+    subset: Path | None = None,
 ) -> Splits:
     """Return the checked parts of the dataset ``name`` in ``DATASETS`` or of ``factory`` (``pkg.mod:function``).
 
     A factory is called with ``args`` alone and returns a ``Source``. ``validation`` is the share of the training part
-    to hold out, stratified where the labels can be read without the inputs.
+    to hold out, stratified where the labels can be read without the inputs. A `subset` file thins what is left for
+    training; the validation part is the same with and without one.
 
     Raises:
         ConfigError: no such name or function, arguments that do not fit, or a share outside (0, 1).
-        InputError: the data is missing, unreadable, empty, or has invalid labels or values.
+        InputError: the data is missing, unreadable, empty, or has invalid labels or values; the subset file is damaged
+            or of another data set.
     """
     if not 0 < validation < 1:
         raise ConfigError(f"data.validation must lie between 0 and 1, both excluded, got {validation}")
@@ -53,6 +57,10 @@ def load(
     kept, held = holdout(torch.zeros(len(source.train)) if y is None else y, validation, seed)
     whole, test = _guarded("train", source.train, source), _guarded("test", source.test, source)
     train, holdout_part = Part(whole, kept), Part(whole, held)
+    if subset is not None:
+        chosen = read_subset(subset)
+        check_subset(chosen, whole, subset)
+        train = within(train, chosen, subset)
     return Splits(train, holdout_part, test, source.classes, source.input_shape, source.features, source.backdoor)
 
 

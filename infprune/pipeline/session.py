@@ -17,7 +17,7 @@ from infprune.data.augment import AUGMENTATIONS
 from infprune.data.dataset import Samples, Splits, gather
 from infprune.data.loaders import Batches, batches, subset
 from infprune.errors import ArchitectureError, ConfigError, InputError, out_of_memory
-from infprune.files import atomic_writes
+from infprune.files import atomic_writes, sha256
 from infprune.forward import Inputs, move, picked, run, shape, tensors
 from infprune.imports import one_line
 from infprune.models import SHIPPED
@@ -52,8 +52,10 @@ class Session:
 
     @property
     def data_identity(self) -> str:
-        """The data section as text: what a resumed training must share."""
-        return self.config.data.model_dump_json()
+        """The data section as text, with the digest of the subset file: what a resumed training must share."""
+        chosen = self.config.data.subset
+        rest = self.config.data.model_dump_json(exclude={"subset"})
+        return rest if chosen is None else f"{rest} {sha256(chosen)}"
 
     def batches(self, samples: Samples, size: int | None = None) -> Batches:
         """Batches of a split, in order, on the device; `size`: None for one that shrinks with `data.batch_size`."""
@@ -116,6 +118,7 @@ def open_session(settings: config.Config, command: str) -> Session:
         args=d.args,
         validation=d.validation,
         seed=d.seed,
+        subset=Path(d.subset) if d.subset else None,
     )
     return Session(settings, data, device, folder)
 
