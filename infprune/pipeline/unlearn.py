@@ -47,6 +47,7 @@ from infprune.unlearning.objective import Forgetting
 from infprune.unlearning.selection import SELECTIONS, Chosen, Measured, chosen
 
 AUTO = 1e-2  # `damping: auto`: this share of the Hessian's largest |eigenvalue|
+DOUBLINGS = 8  # of the longest length, while it is the best one
 
 
 @dataclass(frozen=True)
@@ -210,16 +211,21 @@ def _applied(bench: Workbench, positions: Tensor, exam: Exam, number: int, best:
     bar.advance(f"application {number}: Hessian")
     shift = METHODS[choice.method](near)
     bar.advance(f"application {number}: {shift.solution.outcome}")
-    theta, trials = bench.space.values(bench.module), []
-    for length in sorted(set(choice.lengths)):
+    theta, trials = bench.space.values(bench.module), list[Trial]()
+    waiting, further = sorted(set(choice.lengths)), DOUBLINGS
+    while waiting:
+        length = waiting.pop(0)
         bench.space.load(bench.module, theta + length * near.share * shift.value)
         try:
             quality = exam.taken(bench.module, session)
         except InputError:  # so far away that the outputs overflow
             bar.advance(f"application {number}, length {length:g}: not finite")
-            continue
+            break
         bar.advance(f"application {number}, length {length:g}: kept {quality.kept:.4f}")
         trials.append(Trial(number, length, quality, score(kind, quality), chosen=False))
+        rising = trials[-1].score > max([best, *(t.score for t in trials[:-1])])
+        if not waiting and rising and further:
+            waiting, further = [2 * length], further - 1
     top = max(trials, key=lambda t: t.score, default=None)
     length = top.length if top is not None and top.score > best else 0.0
     move = length * near.share * shift.value

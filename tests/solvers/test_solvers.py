@@ -21,7 +21,7 @@ SETTINGS = {
     "ldl": ({}, 1e-9),
     "cg": ({"rtol": 1e-10}, 1e-7),
     "lsmr": ({"rtol": 1e-12}, 1e-6),
-    "landweber": ({"rtol": 1e-7, "max_iterations": 200_000}, 1e-4),
+    "landweber": ({"rtol": 1e-8, "max_iterations": 200_000}, 1e-5),
     "neumann": ({"rtol": 1e-9}, 1e-6),
     "lissa": ({"terms": 6000, "rtol": 1e-6}, 1e-3),
     "normal-cg": ({"rtol": 1e-11, "damping": 0.0}, 1e-6),
@@ -35,13 +35,18 @@ def made(name, **changes):
     return SOLVERS[name](**{**SETTINGS[name][0], **changes})
 
 
+def problem(name):
+    """A definite matrix; for Landweber, which takes the condition number squared of iterations, a rounder one."""
+    return symmetric(torch.logspace(-0.25, 0.5, SIZE)) if name == "landweber" else definite()
+
+
 def test_every_solver_is_tested():
     assert SETTINGS.keys() == SOLVERS.keys()
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_solutions_of_one_and_of_many(name):
-    H, B = definite(), torch.randn(SIZE, 3, dtype=torch.float64)
+    H, B = problem(name), torch.randn(SIZE, 3, dtype=torch.float64)
     truth, tolerance = torch.linalg.solve(H, B), SETTINGS[name][1]
     many = solved(made(name), H, B)
     assert (many.outcome, many.message) == (Outcome.CONVERGED, "")
@@ -55,7 +60,7 @@ def test_solutions_of_one_and_of_many(name):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_residual_is_measured(name):
-    H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
+    H, b = problem(name), torch.randn(SIZE, dtype=torch.float64)
     found = solved(made(name), H, b)
     gap = H @ found.value - b
     truth = (H @ gap).norm() / (H @ b).norm() if name in NORMAL else gap.norm() / b.norm()
@@ -71,7 +76,7 @@ def test_nothing_is_solved_by_nothing(name):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_same_bytes_twice(name):
-    H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
+    H, b = problem(name), torch.randn(SIZE, dtype=torch.float64)
     assert torch.equal(solved(made(name), H, b).value, solved(made(name), H, b).value)
 
 
@@ -80,8 +85,7 @@ def test_indefinite_curvature_is_solved(name):
     H, b = indefinite(), torch.randn(SIZE, dtype=torch.float64)
     found = solved(made(name), H, b)
     assert found.converged
-    near = SETTINGS["landweber"][1] if name == "landweber" else 1e-5
-    assert_close(found.value, torch.linalg.solve(H, b), rtol=near, atol=near / 10)
+    assert_close(found.value, torch.linalg.solve(H, b), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["cholesky", "cg"])
@@ -177,14 +181,13 @@ def test_the_tolerance_is_met_and_not_by_far(name, rtol):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_operators_of_float32(name):
     """To what rounding allows; the value has the operator's dtype, or that of the factorisation."""
-    H, b = definite(), torch.randn(SIZE, dtype=torch.float64)
+    H, b = problem(name), torch.randn(SIZE, dtype=torch.float64)
     loose = {"cg": {"rtol": 1e-6}, "lsmr": {"rtol": 1e-6}, "neumann": {"rtol": 1e-5}, "normal-cg": {"rtol": 1e-5}}
     loose |= {"landweber": {"rtol": 1e-5}}
     found = made(name, **loose.get(name, {"rtol": 1e-3} if name == "lissa" else {})).init(Dense(H.float())).solve(b)
     assert found.converged, found
     assert found.value.dtype == (torch.float64 if name in ("cholesky", "ldl") else torch.float32)
-    near = 1e-2 if name == "landweber" else 2e-3  # its normal equations have the condition number squared
-    assert_close(found.value.double(), torch.linalg.solve(H, b), rtol=near, atol=near)
+    assert_close(found.value.double(), torch.linalg.solve(H, b), rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["neumann", "lissa"])

@@ -14,7 +14,6 @@ from infprune.config.unlearn import METHODS as WORDS
 from infprune.config.unlearn import SELECTIONS as SELECTED
 from infprune.curvature import regularised
 from infprune.curvature.algebra import Dense
-from infprune.curvature.hessian import Hessian
 from infprune.curvature.objective import Objective
 from infprune.curvature.space import ParameterSpace
 from infprune.data.dataset import DataRequest
@@ -47,14 +46,14 @@ def near(solving=EXACT, *, right=True):
     learned, other = [(x[:6], y[:6])], [(x[:6], (y[:6] + 1) % 3)]
     q = Forgetting(risk.on(learned), other if right else None)
     T = torch.arange(0, space.size, 3)
-    made = Linearised(Hessian(risk), q.gradient(risk.theta), T, SHARE, solving, q.hessian(risk.theta))
     H, K = reference.loss_hessian(net, x, y), reference.loss_hessian(net, x[:6], y[:6])
     loss = F.cross_entropy(net(x[:6]), y[:6])
     if right:
         K -= reference.loss_hessian(net, x[:6], (y[:6] + 1) % 3)
         loss = loss - F.cross_entropy(net(x[:6]), (y[:6] + 1) % 3)
     g = torch.cat([p.flatten() for p in torch.autograd.grad(loss, list(net.parameters()))])
-    return made, H, g, K, T.tolist()
+    assert_close(q.hessian(risk.theta).to_dense(), K)
+    return Linearised(Dense(H), q.gradient(risk.theta), T, SHARE, solving, Dense(K)), H, g, K, T.tolist()
 
 
 def test_the_words_of_the_configuration_are_the_registries():
@@ -156,14 +155,14 @@ def shares(x, y, ridge, draws=20, seed=0):
     theta = minimise(full, full.theta).theta
     full.space.load(net, theta)
     generator, P, found = torch.Generator().manual_seed(seed), x.shape[1], []
-    H = regularised("hessian", full, theta)
+    H = Dense(regularised("hessian", full, theta).to_dense())
     of_class = y.nonzero()[:, 0]
     for _ in range(draws):
         at = of_class[torch.randperm(len(of_class), generator=generator)[: len(y) // 10]]
         T = torch.randperm(P, generator=generator)[: round(0.3 * P)].sort().values
         g = full.on([(x[at], y[at])]).gradient(theta)
         made = Linearised(H, g, T, 0.1, EXACT)
-        dense, free = H.to_dense(), T.tolist()
+        dense, free = H.matrix, T.tolist()
         steps = [METHODS["fif"](made).value[T], METHODS["gif"](made).value[T], reference.gif(dense, g, free)]
         found.append([reference.gain_share(dense, g, free, x_T) for x_T in steps])
     return torch.tensor(found).mean(0).tolist()
