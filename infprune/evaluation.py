@@ -51,6 +51,38 @@ def evaluate(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Eva
     return tally.total()
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier says to each sample, on the CPU: its largest logit's class, the loss in nats, the label."""
+
+    predicted: Tensor
+    loss: Tensor
+    y: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Share of samples whose largest logit is the label."""
+        return float((self.predicted == self.y).double().mean())
+
+
+@torch.no_grad()
+def answers(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Answers:
+    """Ask `module` in eval mode about every sample: `(N,)` each.
+
+    Raises:
+        ArchitectureError: the outputs are not logits `(N, classes)` that fit the labels.
+        InputError: no samples, or outputs that are not finite.
+    """
+    tally, found = _Tally(), []
+    with evaluating(module):
+        for x, y in batches:
+            z = logits(module, x)
+            tally.add(z, y)
+            found.append((z.argmax(1).cpu(), F.cross_entropy(z.float(), y, reduction="none").cpu(), y.cpu()))
+    tally.total()
+    return Answers(*map(torch.cat, zip(*found, strict=True)))
+
+
 @torch.no_grad()
 def contrast(a: nn.Module, b: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Contrast:
     """Measure two classifiers of the same classes, in eval mode, in one pass over all batches.

@@ -18,7 +18,8 @@ from infprune import config, errors
 from infprune.attribution import METHODS
 from infprune.cli.app import app
 from infprune.config.faults import expected
-from infprune.config.schema import SECTIONS, Config, Section
+from infprune.config.schema import SECTIONS, Config
+from infprune.config.section import Section
 from infprune.curvature import CURVATURES
 from infprune.data import DATASETS
 from infprune.files import atomic_write
@@ -27,6 +28,7 @@ from infprune.models import MODELS
 from infprune.report.schema import MANIFESTS, RESULTS
 from infprune.scores import SCORES
 from infprune.solvers import SOLVERS
+from infprune.unlearning import METHODS as UNLEARNING
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 NOTE = "<!-- Written by scripts/reference.py: change the code, then `make reference`. -->"
@@ -143,6 +145,7 @@ def names() -> Iterator[str]:
     rows = [(code(name), method.unit, method.meaning) for name, method in METHODS.items()]
     methods = table(["method", "unit", "a large score says"], rows)
     yield from [*heading("Scores of training samples", "samples.method"), *methods]
+    yield from [*heading("Ways to unlearn", "unlearn.method"), *registry(UNLEARNING)]
     yield from ["## Shipped configurations", "", "Names that `-c` takes: `infprune configs ls`.", ""]
     yield from table(["name", "what"], [(code(name), summary(path)) for name, path in config.shipped().items()])
 

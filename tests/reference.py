@@ -272,3 +272,35 @@ def self_influence(H: Tensor, train: Tensor) -> Tensor:
 def forgetting_events(right: Sequence[Sequence[bool]]) -> list[int]:
     """For each sample, how often a right presentation is followed by a wrong one; its presentations in order."""
     return [sum(a and not b for a, b in pairwise(row)) for row in right]
+
+
+# --- unlearning -------------------------------------------------------------------------------------------------------
+
+
+def gif(H: Tensor, g: Tensor, T: Sequence[int], damping: float = 0.0) -> Tensor:
+    """argmin_x |H_{:,T} x - g|^2 + damping^2 |x|^2 by its normal equations; all rows of H stay."""
+    M = H[:, T]
+    return torch.linalg.solve(M.T @ M + damping**2 * torch.eye(len(T), dtype=H.dtype), M.T @ g)
+
+
+def fif(H: Tensor, g: Tensor, T: Sequence[int]) -> Tensor:
+    """H_TT^-1 g_T."""
+    return torch.linalg.solve(H[T][:, T], g[T])
+
+
+def pif(H: Tensor, g: Tensor, T: Sequence[int]) -> Tensor:
+    """(H^-1 g)_T."""
+    return torch.linalg.solve(H, g)[T]
+
+
+def group_influence(H: Tensor, K: Tensor, g: Tensor, p: float) -> Tensor:
+    """Second-order group influence of Basu et al. (2020): sums over the group, weights of the rest 1 / (1 - p)."""
+    first = torch.linalg.solve(H, g)
+    return p * (1 - 2 * p) / (1 - p) ** 2 * first + p**2 / (1 - p) ** 2 * torch.linalg.solve(H, K @ first)
+
+
+def gain_share(H: Tensor, g: Tensor, T: Sequence[int], x: Tensor) -> float:
+    """Of what the quadratic 1/2 d^T H d - g^T d can gain by entries T alone, the share that x gains."""
+    block, slope = H[T][:, T], g[T]
+    best = 0.5 * float(slope @ torch.linalg.solve(block, slope))
+    return float(slope @ x - 0.5 * x @ block @ x) / best

@@ -27,10 +27,12 @@ from infprune.config import (
     load,
     shipped,
 )
-from infprune.config.schema import InfluenceConfig, LayersConfig, RetrainConfig
+from infprune.config.schema import Config, InfluenceConfig, LayersConfig, RetrainConfig
 from infprune.errors import ConfigError
 
-SECTIONS = "model, data, score, prune, train, finetune, joint, influence, retrain, layers, features, samples, run"
+SECTIONS = (
+    "model, data, score, prune, train, finetune, joint, influence, retrain, layers, features, samples, unlearn, run"
+)
 CURVATURES = "ggn, hessian, fisher, empirical-fisher, kfac, ekfac"
 GROUPS = "a mapping {name: {parameter: null or {dimension: [indices]}}}"
 COMMANDS = [command.name for command in app.registered_commands]
@@ -213,7 +215,7 @@ def test_all_faults_of_file_and_overrides_come_at_once():
         ("data.download=1", "data.download: expected true or false, got 1"),
         ("data.calibration=null", "data.calibration: expected an integer > 0, got null"),
         ("score.damping=-1", "score.damping: expected a number >= 0 or auto, got -1"),
-        ("influence.curvature=gnn", f"influence.curvature: expected one of {CURVATURES}, got 'gnn'"),
+        ("influence.curvature=gnn", f"influence.curvature: expected one of {CURVATURES}, got 'gnn'; did you mean ggn?"),
         ("influence.damping=-1", "influence.damping: expected a number >= 0 or auto, got -1"),
         ("influence.damping=some", "influence.damping: expected a number >= 0 or auto, got 'some'"),
         ("influence.ridge=auto", "influence.ridge: expected a number >= 0, got 'auto'"),

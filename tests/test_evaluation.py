@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from forms import Couple, Digits, Mapping, Packed, TwoInputs, WithAuxiliary, drawn
 from infprune.errors import ArchitectureError, InputError
-from infprune.evaluation import Evaluation, contrast, evaluate
+from infprune.evaluation import Evaluation, answers, contrast, evaluate
 
 
 def split(x, y, sizes):
@@ -31,6 +31,21 @@ def test_the_split_into_batches_does_not_matter(sizes):
     assert result.samples == 10
     assert result.accuracy == float((logits.argmax(1) == y).sum()) / 10
     assert result.loss == pytest.approx(float(F.cross_entropy(logits, y)), rel=1e-6)
+
+
+def test_answers_are_those_of_each_sample_in_order():
+    module, x, y = nn.Linear(4, 3), torch.randn(10, 4), torch.arange(10) % 3
+    found = answers(module, split(x, y, [3, 7]))
+    with torch.no_grad():
+        logits = module(x)
+    assert torch.equal(found.predicted, logits.argmax(1))
+    assert torch.allclose(found.loss, F.cross_entropy(logits, y, reduction="none"))
+    assert torch.equal(found.y, y)
+    assert found.accuracy == evaluate(module, split(x, y, [10])).accuracy
+    with pytest.raises(InputError, match="empty split"):
+        answers(module, [])
+    with pytest.raises(InputError, match="not finite"):
+        answers(module, [(x / 0.0, y)])
 
 
 def test_eval_mode_without_gradients_and_modes_given_back():

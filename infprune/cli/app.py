@@ -24,6 +24,7 @@ from infprune.cli import (
     schema,
     score,
     train,
+    unlearn,
     validate,
 )
 from infprune.errors import INTERRUPTED
@@ -48,6 +49,7 @@ app.command("doctor")(doctor.doctor)
 app.command("validate")(validate.validate)
 app.command("layers")(layers.layers)
 app.command("features")(features.features)
+app.command("unlearn")(unlearn.unlearn)
 app.command("schema")(schema.schema)
 app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")

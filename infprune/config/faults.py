@@ -38,8 +38,16 @@ def explain(error: ValidationError, document: dict[Any, Any]) -> list[str]:
             told[path] = f"expected a mapping, got {got(document[path[0]])}"
         else:
             field = SECTIONS[str(path[0])].model_fields[str(path[1])]
-            told[path] = f"expected {expected(field)}, got {got(document[path[0]][path[1]])}"
+            value = document[path[0]][path[1]]
+            told[path] = f"expected {expected(field)}, got {got(value)}{_near(field, value)}"
     return [f"{'.'.join(str(key) for key in path)}: {text}" for path, text in told.items()]
+
+
+def _near(field: FieldInfo, value: Any) -> str:
+    """The closest word of a field that takes one of several."""
+    words = [word for word in get_args(field.annotation) if isinstance(word, str)]
+    near = get_close_matches(value, words, 1) if isinstance(value, str) else []
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _unknown(path: tuple[str, ...]) -> str:

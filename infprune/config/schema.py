@@ -1,18 +1,18 @@
 """The configuration as typed, frozen sections. Every field has a default, bounds and a description."""
 
-import json
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from infprune.config.samples import SamplesConfig
-from infprune.config.section import Section
+from infprune.config.section import Arguments, Section
+from infprune.config.unlearn import UnlearnConfig
 
 Criterion = Literal["influence", "theorem1", "gate", "inf-cp", "taylor", "magnitude", "bn-scale", "random"]
 CRITERIA: tuple[str, ...] = get_args(Criterion)
 
 Curvature = Literal["ggn", "hessian", "fisher", "empirical-fisher", "kfac", "ekfac"]
-Solver = Literal["auto", "cholesky", "ldl", "cg", "lsmr", "neumann", "lissa", "normal-cg"]
+Solver = Literal["auto", "cholesky", "ldl", "cg", "lsmr", "landweber", "neumann", "lissa", "normal-cg"]
 Form = Literal["block", "paper", "bracket"]
 
 _FACTORY = r"^[\w.]+:[\w.]+$"
@@ -22,20 +22,6 @@ _INPUTS_TEXT: dict[str, Any] = {
     "expected": "a list of {shape: [integers > 0], dtype: float32 or int64, high: an integer > 0}"
 }
 _MAX_SEED = 2**32 - 1  # numpy's generators take no more
-
-
-def _storable(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what JSON would change or not hold: arguments are written into artifacts."""
-    try:
-        same = json.loads(json.dumps(value, allow_nan=False)) == value
-    except (TypeError, ValueError, RecursionError):
-        same = False
-    if not same:
-        raise ValueError("not storable as JSON")
-    return value
-
-
-Arguments = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 class InputConfig(Section):
@@ -368,6 +354,9 @@ class Config(Section):
     features: FeaturesConfig = Field(default=FeaturesConfig(), description="What `infprune features` shows.")
     samples: SamplesConfig = Field(
         default=SamplesConfig(), description="Scores of training samples, and what is kept by them (`infprune data`)."
+    )
+    unlearn: UnlearnConfig = Field(
+        default=UnlearnConfig(), description="What `infprune unlearn` takes back, and by which change of which weights."
     )
     run: RunConfig = Field(default=RunConfig(), description="Where and how the command runs.")
 

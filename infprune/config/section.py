@@ -1,9 +1,10 @@
-"""What every section of the configuration is."""
+"""What every section of the configuration is made of."""
 
+import json
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 
 def said(words: tuple[str, ...], values: Mapping[Any, Any]) -> list[str]:
@@ -14,6 +15,20 @@ def said(words: tuple[str, ...], values: Mapping[Any, Any]) -> list[str]:
 def choice(words: tuple[str, ...], said: list[str]) -> str:
     """Say that exactly one of the words is wanted."""
     return f"expected one of {', '.join(words)}, got {' and '.join(said) or 'none'}"
+
+
+def _storable(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what JSON would change or not hold: arguments are written into artifacts."""
+    try:
+        same = json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError, RecursionError):
+        same = False
+    if not same:
+        raise ValueError("not storable as JSON")
+    return value
+
+
+Arguments = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 class Section(BaseModel):

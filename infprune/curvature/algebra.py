@@ -52,6 +52,19 @@ class Damped(LinearOperator):
         return self.operator.diagonal() + self.damping
 
 
+class Gram(LinearOperator):
+    """M^T M + damping I: the normal equations of a least-squares problem; H^2 + damping I of a symmetric H."""
+
+    def __init__(self, operator: LinearOperator, damping: float) -> None:
+        self.operator, self.damping = operator, damping
+        self.shape = (operator.shape[1], operator.shape[1])
+        self.dtype, self.device = operator.dtype, operator.device
+
+    def matmat(self, V: Tensor) -> Tensor:
+        """M^T (M V) + damping V."""
+        return self.operator.T.matmat(self.operator.matmat(V)) + self.damping * V
+
+
 class Sum(LinearOperator):
     """sum_i c_i M_i of operators of one shape: several losses at one point."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from infprune.data.backdoor import digits_backdoor, mnist_backdoor
 from infprune.data.breast_cancer import breast_cancer
 from infprune.data.dataset import DataRequest, Source
 from infprune.data.digits import digits
@@ -13,6 +14,8 @@ DATASETS: dict[str, Callable[[DataRequest], Source]] = {
     "digits": digits,
     "breast_cancer": breast_cancer,
     "mnist": mnist,
+    "digits_backdoor": digits_backdoor,
+    "mnist_backdoor": mnist_backdoor,
     "fashion_mnist": fashion_mnist,
     "cifar10": cifar10,
     "cifar100": cifar100,

@@ -1,7 +1,7 @@
 """What a dataset is here: a sized sequence of (x, y int), x one tensor or several, in three parts."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,6 +63,20 @@ class DataRequest:
 
 
 @dataclass(frozen=True)
+class Backdoor:
+    """What was done to a training part on purpose, so that it can be taken back (`infprune unlearn`).
+
+    ``poisoned`` (m,): ascending positions in the training part, stamped by ``trigger`` and labelled ``target``;
+    ``labels`` (m,): what they really are. ``trigger`` stamps a batch of inputs.
+    """
+
+    poisoned: Tensor
+    labels: Tensor
+    target: int
+    trigger: Callable[[Inputs], Inputs]
+
+
+@dataclass(frozen=True)
 class Source:
     """What a dataset file returns; ``input_shape`` is one sample's, without N: a tuple of them for several inputs.
 
@@ -74,6 +88,7 @@ class Source:
     classes: int
     input_shape: Shape
     features: tuple[str, ...] | None = None
+    backdoor: Backdoor | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,7 @@ class Splits:
     classes: int
     input_shape: Shape
     features: tuple[str, ...] | None = None
+    backdoor: Backdoor | None = None
 
 
 class ArrayDataset(Dataset[tuple[Inputs, int]]):
@@ -130,6 +146,31 @@ class Part(Dataset[tuple[Inputs, int]]):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Inputs, Tensor]:
         return gather(self.base, self.indices[torch.as_tensor(indices, dtype=torch.int64)].tolist())
+
+
+class Changed(Dataset[tuple[Inputs, int]]):
+    """The samples of ``base`` with other labels ``y`` (N,), other inputs (``change``, of a batch), or both."""
+
+    def __init__(
+        self, base: Samples, y: Tensor | None = None, change: Callable[[Inputs], Inputs] | None = None
+    ) -> None:
+        self.base, self.change = base, change
+        known = labels(base) if y is None else y
+        if known is not None:
+            self.y = known
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __getitem__(self, index: int) -> tuple[Inputs, int]:
+        x, y = self.__getitems__([index])
+        return each(lambda t: t[0], x), int(y[0])
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Inputs, Tensor]:
+        x, y = gather(self.base, indices)
+        if hasattr(self, "y"):
+            y = self.y[torch.as_tensor(indices, dtype=torch.int64)]
+        return (x if self.change is None else self.change(x)), y
 
 
 def gather(dataset: Samples, indices: Sequence[int]) -> tuple[Inputs, Tensor]:

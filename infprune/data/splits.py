@@ -61,7 +61,7 @@ def load(
         chosen = read_subset(subset)
         check_subset(chosen, whole, subset)
         train = within(train, chosen, subset)
-    return Splits(train, holdout_part, test, source.classes, source.input_shape, source.features)
+    return Splits(train, holdout_part, test, source.classes, source.input_shape, source.features, source.backdoor)
 
 
 def _guarded(part: str, dataset: Samples, source: Source) -> Samples:

@@ -26,6 +26,7 @@ from infprune.pipeline.results import (
     ScoreResult,
     TrainResult,
 )
+from infprune.pipeline.unlearn_results import UnlearnResult
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NAMING = ("schema_version", "command")  # in every result, whatever its defaults
@@ -46,6 +47,7 @@ RESULTS: dict[str, Any] = {
     "report": ReportResult,
     "score": ScoreResult,
     "train": TrainResult,
+    "unlearn": UnlearnResult,
     "validate": ValidateResult,
 }
 MANIFESTS: dict[str, Any] = {

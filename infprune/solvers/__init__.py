@@ -5,6 +5,7 @@ from collections.abc import Callable
 from infprune.solvers.cg import ConjugateGradients
 from infprune.solvers.contract import Solver
 from infprune.solvers.direct import LDL, Cholesky
+from infprune.solvers.landweber import Landweber
 from infprune.solvers.lsmr import LSMR
 from infprune.solvers.neumann import LiSSA, Neumann
 from infprune.solvers.normal_cg import NormalCG
@@ -14,6 +15,7 @@ SOLVERS: dict[str, Callable[..., Solver]] = {
     "ldl": LDL,
     "cg": ConjugateGradients,
     "lsmr": LSMR,
+    "landweber": Landweber,
     "neumann": Neumann,
     "lissa": LiSSA,
     "normal-cg": NormalCG,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from infprune.curvature.algebra import Gram
 from infprune.curvature.operator import LinearOperator
 from infprune.solvers.cg import ConjugateGradients, PreparedCG
 from infprune.solvers.contract import Outcome, Solution, columns, residual
@@ -24,20 +25,8 @@ class NormalCG:
 
     def init(self, operator: LinearOperator) -> "PreparedNormalCG":
         """Square the operator."""
-        squared = Squared(operator, self.damping)
+        squared = Gram(operator, self.damping)
         return PreparedNormalCG(operator, ConjugateGradients(self.rtol, self.max_iterations).init(squared))
-
-
-class Squared(LinearOperator):
-    """H^2 + damping I."""
-
-    def __init__(self, operator: LinearOperator, damping: float) -> None:
-        self.operator, self.damping = operator, damping
-        self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
-
-    def matmat(self, V: Tensor) -> Tensor:
-        """H (H V) + damping V."""
-        return self.operator.matmat(self.operator.matmat(V)) + self.damping * V
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,142 @@
+"""Unlearning on MNIST: methods against each other, fine-tuning and retraining, and what more weights cost.
+
+    python scripts/unlearning.py --seeds 3 data.root=PATH
+
+Two tasks: the backdoor of `mnist-backdoor` (5 % of the filters) and class 0 of `mnist-unlearn-class` (10 %); networks
+are trained per seed. Rows: gif, fif, pif, if, second-order; the curve of gif over the ratio. Test split; step lengths
+and applications by the validation split. Writes docs/results/unlearning.md, .json; a run that was
+interrupted goes on.
+"""
+
+import argparse
+import json
+import statistics
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from infprune import config
+from infprune.files import atomic_write
+from infprune.pipeline import train, unlearn
+from infprune.progress import Silent
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+TASKS = {"backdoor": "mnist-backdoor", "class 0": "mnist-unlearn-class"}
+RATIOS = {"backdoor": 0.05, "class 0": 0.1}
+METHODS = ("gif", "fif", "pif", "if", "second-order")
+TARGETS = {
+    "backdoor": "kept >= 98.3, with trigger >= 95.4, attack <= 11.5, with 5 % of the parameters",
+    "class 0": "kept >= 99.1, forgotten <= 0.1, with 10 % of the parameters",
+}
+METRICS = {
+    "backdoor": ("kept", "relabelled", "attack", "attack_elsewhere", "membership"),
+    "class 0": ("kept", "forgotten", "membership"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--ratios", default="0.02,0.2,0.5,1", help="of the curve, besides the task's own")
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--retrain", action="store_true", help="also train anew, once per task and seed")
+    given = parser.parse_intermixed_args()
+    store = Path("runs/unlearning.json")
+    found: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
+    for seed in range(given.seeds):
+        for task in given.tasks.split(","):
+            curve = [("gif", float(r)) for r in given.ratios.split(",") if r]
+            for method, ratio in [*((m, RATIOS[task]) for m in given.methods.split(",")), *curve]:
+                key = f"{task}/{method}/{ratio:g}/{seed}"
+                if key in found:
+                    continue
+                anew = given.retrain and (method, ratio) == ("gif", RATIOS[task])
+                found[key] = measured(task, method, ratio, seed, given.words, retrain=anew)
+                atomic_write(store, json.dumps(found, indent=1))
+                print(key, found[key]["after"], flush=True)
+    write(found, given)
+
+
+def measured(task: str, method: str, ratio: float, seed: int, words: list[str], *, retrain: bool) -> dict[str, Any]:
+    name = TASKS[task]
+    folder = Path(f"runs/unlearning/{name}-{seed}")
+    weights = folder / "train" / "model.safetensors"
+    if not weights.exists():
+        settings = [*words, f"run.seed={seed}", f"run.dir={weights.parent}", "model.checkpoint=random"]
+        train.run(config.load(name, settings), Silent(), resume=True)
+    own = [f"unlearn.method={method}", f"unlearn.ratio={ratio}", f"run.dir={folder}/{method}-{ratio:g}"]
+    own += [f"unlearn.retrain={str(retrain).lower()}", f"unlearn.finetune={str(method == 'gif').lower()}"]
+    settings = [*words, f"run.seed={seed}", f"model.checkpoint={weights}", *own]
+    return asdict(unlearn.run(None, config.load(name, settings), Silent(), resume=False))
+
+
+def write(found: dict[str, Any], given: argparse.Namespace) -> None:
+    words = " ".join("data.root=PATH" if w.startswith("data.root") else w for w in given.words)
+    command = f"python scripts/unlearning.py --seeds {given.seeds} --methods {given.methods} --ratios {given.ratios}"
+    lines = ["# Unlearning on MNIST", "", f"`{command} {words}`".replace(" `", "`"), ""]
+    lines += [
+        "Four strided convolutions, 62,794 parameters. Test split, in %: mean (sample standard deviation) over seeds."
+    ]
+    for task in given.tasks.split(","):
+        metrics = METRICS[task]
+        lines += ["", f"## {task}", "", f"Asked for: {TARGETS[task]}.", ""]
+        lines += [f"| | n | parameters changed | {' | '.join(metrics)} | applications | seconds |"]
+        lines += ["|---|---:|---:|" + "---:|" * (len(metrics) + 2)]
+        for name, runs, key in rows(found, task):
+            quality = [run[key]["quality"] if key == "retrained" else run[key] for run in runs]
+            cells = [spread([q[m] for q in quality], 1 if m == "membership" else 100) for m in metrics]
+            if key == "after":
+                changed = statistics.mean(r["parameters_changed"] / r["parameters"] for r in runs)
+                took = statistics.mean(sum(a["length"] > 0 for a in r["applications"]) for r in runs)
+                seconds = f"{statistics.median(r['seconds']['unlearn'] for r in runs):.0f}"
+                lines.append(f"| {name} | {len(runs)} | {changed:.1%} | {' | '.join(cells)} | {took:.1f} | {seconds} |")
+            else:
+                lines.append(f"| {name} | {len(runs)} | | {' | '.join(cells)} | | {clock(runs, key)} |")
+        lines += ["", *against(found, task)]
+    print("\n".join(lines))
+    atomic_write(RESULTS / "unlearning.md", "\n".join(lines).rstrip() + "\n")
+    atomic_write(RESULTS / "unlearning.json", json.dumps(found, indent=1))
+
+
+def rows(found: dict[str, Any], task: str) -> list[tuple[str, list[dict[str, Any]], str]]:
+    """Name, runs and which of their qualities, of each row."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for key, run in found.items():
+        of, method, ratio, _ = key.split("/")
+        if of == task:
+            groups.setdefault((method, ratio), []).append(run)
+    own = groups.get(("gif", f"{RATIOS[task]:g}"), [])
+    made = [("before", own, "before")] if own else []
+    made += [(f"{method}, ratio {ratio}", runs, "after") for (method, ratio), runs in groups.items()]
+    for key, name in (("finetuned", "fine-tuned"), ("retrained", "trained anew")):
+        runs = [run for run in own if run[key] is not None]
+        made += [(name, runs, key)] if runs else []
+    return made
+
+
+def against(found: dict[str, Any], task: str) -> list[str]:
+    runs = [run for name, of, _ in rows(found, task) if name == "trained anew" for run in of]
+    told = [run["retrained"] for run in runs]
+    if not told:
+        return []
+    mean = {k: statistics.mean(t[k] for t in told) for k in ("distance", "agreement", "kl", "time_ratio")}
+    near = f"equal predictions {mean['agreement']:.2%}, KL {mean['kl']:.3g} nats"
+    far = f"distance {mean['distance']:.2f} of the one before, time {mean['time_ratio']:.2f} of its training"
+    return [f"gif against the network trained anew: {near}, {far}."]
+
+
+def clock(runs: list[dict[str, Any]], key: str) -> str:
+    stage = {"finetuned": "fine-tune", "retrained": "retrain"}.get(key)
+    return f"{statistics.median(r['seconds'][stage] for r in runs):.0f}" if stage else ""
+
+
+def spread(values: list[float], scale: float) -> str:
+    digits = 2 if scale > 1 else 3
+    mean = f"{scale * statistics.mean(values):.{digits}f}"
+    return f"{mean} ({scale * statistics.stdev(values):.{digits}f})" if len(values) > 1 else mean
+
+
+if __name__ == "__main__":
+    main()

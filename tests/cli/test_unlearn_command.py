@@ -1,0 +1,170 @@
+"""`infprune unlearn`: whole runs on the digits, files that reload, and what is refused."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from infprune.artifacts import read_manifest
+from infprune.data.dataset import DataRequest
+from infprune.data.digits import digits
+from infprune.data.subset_file import Subset, fingerprint, write_subset
+from infprune.files import sha256
+from runs import call
+from test_bad_input import one_line
+
+SMALL = ["unlearn.samples=128", "unlearn.max_iterations=8", "unlearn.lengths=[1,4,16]", "unlearn.finetune=false"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small network trained on digits with a backdoor, and the words that name it."""
+    folder = tmp_path_factory.mktemp("trained")
+    here = os.getcwd()  # noqa: PTH109 - monkeypatch is function-scoped
+    os.chdir(folder)
+    try:
+        outcome = call("train", "-c", "digits-backdoor", "train.epochs=16", "-q", "-o", "model.safetensors")
+    finally:
+        os.chdir(here)
+    assert outcome.code == 0, outcome.err
+    return ["-c", "digits-backdoor", f"model.checkpoint={folder / 'model.safetensors'}"]
+
+
+def test_a_backdoor_is_closed_and_the_file_reloads(infprune, trained):
+    words = [*trained, *SMALL, "unlearn.applications=4", "unlearn.lengths=[0.5,1,2,4]", "-o", "u.safetensors"]
+    outcome = infprune("unlearn", *words, "--json", "run.dir=a")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json
+    before, after = found["before"], found["after"]
+    assert before["attack_elsewhere"] > 0.8
+    assert after["attack_elsewhere"] < 0.3
+    assert after["relabelled"] > before["relabelled"] + 0.5
+    assert after["kept"] > before["kept"] - 0.05
+    assert found["parameters_changed"] < 0.25 * found["parameters"]
+    assert found["samples"] == {"forget": 113, "kept": 1037, "hessian": 128}
+    best = [t for t in found["trials"] if t["chosen"]]
+    assert [t["application"] for t in best] == list(range(1, len(best) + 1))
+    assert [t["score"] for t in best] == sorted(t["score"] for t in best)
+    again = infprune("evaluate", "u.safetensors", "--json")
+    assert again.json["accuracy"] == again.json["recorded"] == after["accuracy"]
+    assert read_manifest("u.safetensors").metrics["unlearned"] == "backdoor by gif"
+    for file in found["files"]:
+        assert os.path.getsize(file) > 500  # noqa: PTH202
+
+    first = sha256("u.safetensors")
+    resumed = infprune("unlearn", *words, "--json", "run.dir=a", "--resume").json
+    assert sha256("u.safetensors") == first
+    for key in ("after", "trials", "applications"):
+        assert resumed[key] == found[key]
+    other = infprune("unlearn", *words, "unlearn.ratio=0.3", "run.dir=a", "--resume")
+    assert other.code == 2
+    assert "measured with other settings" in one_line(other)
+
+
+@pytest.mark.slow
+def test_a_class_of_a_pruned_file_with_all_comparisons(infprune, trained):
+    cut = infprune("prune", *trained, "--rate", "0.3", "-q", "-o", "p.safetensors", "data.calibration=128")
+    assert cut.code == 0, cut.err
+    words = ["p.safetensors", "--forget", "class:3", *SMALL, "unlearn.finetune=true", "finetune.epochs=1"]
+    outcome = infprune("unlearn", *words, "unlearn.applications=2", "--ratio", 0.4, "run.dir=b")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(Path("b/unlearn.json").read_text())
+    assert found["after"]["forgotten"] < 0.5 < found["before"]["forgotten"]
+    assert found["after"]["attack"] is found["after"]["relabelled"] is None
+    for text in (
+        "before",
+        "after",
+        "fine-tuned",
+        "membership AUC",
+        "Application 1: ",
+        "chosen on the validation split",
+    ):
+        assert text in outcome.out
+    manifest = read_manifest("b/unlearned.safetensors")
+    assert manifest.kept == read_manifest("p.safetensors").kept
+    assert manifest.metrics["accuracy"]["finetuned"] == found["after"]["accuracy"]
+    assert infprune("evaluate", "b/unlearned.safetensors", "-q").code == 0
+    refused = infprune("unlearn", *words, "--retrain")
+    assert (refused.code, "drop --retrain" in one_line(refused)) == (3, True)
+
+
+@pytest.mark.slow
+def test_against_retraining(infprune, trained):
+    words = ["--forget", "class:3", *SMALL, "unlearn.applications=1", "--retrain", "train.epochs=3"]
+    found = infprune("unlearn", *trained, *words, "--json").json["retrained"]
+    assert found["quality"]["forgotten"] == 0.0
+    assert 0 < found["distance"] < 2
+    assert 0.3 < found["agreement"] < 1
+    assert found["time_ratio"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fif", "pif", "if", "second-order"])
+def test_every_method_runs(infprune, trained, method):
+    words = [*SMALL, "--forget", "class:3", "--method", method, "unlearn.applications=1", "unlearn.selection=influence"]
+    outcome = infprune("unlearn", *trained, *words, "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json
+    whole = method in ("if", "second-order")
+    assert (found["selection"] is None) == whole
+    assert (found["parameters_changed"] == found["parameters"]) == (whole and bool(found["applications"][0]["length"]))
+
+
+def subset(path, indices, **changes):
+    """A subset file of the plain digits."""
+    train = digits(DataRequest("digits", None, download=False, args={})).train
+    values = {"samples": len(train), "data_sha256": fingerprint(train)} | changes
+    write_subset(path, Subset(torch.tensor(indices), **values))
+    return f"file:{path}"
+
+
+PLAIN = ["data.name=digits"]
+
+
+def test_samples_of_a_subset_file(infprune, trained, tmp_path):
+    word = subset(tmp_path / "f.json", list(range(40)))
+    outcome = infprune("unlearn", *trained, *PLAIN, "--forget", word, *SMALL, "unlearn.applications=1", "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json
+    assert found["samples"]["forget"] + found["unseen"] == 40
+    assert found["unseen"] > 0
+    assert found["after"]["forgotten"] is not None
+
+
+def refused(infprune, code, *words):
+    outcome = infprune("unlearn", *words)
+    assert outcome.code == code
+    return one_line(outcome)
+
+
+def test_bad_input(infprune, trained, tmp_path):
+    def told(code, *words):
+        return refused(infprune, code, *trained, *words)
+
+    assert "there is no class 12; digits_backdoor has 0 to 9" in told(2, "--forget", "class:12")
+    assert "unlearn.forget: expected class:N, file:PATH or backdoor, got 'klass:1'" in told(2, "--forget", "klass:1")
+    assert "say what to forget" in told(2, "unlearn.forget=null")
+    assert "digits has no backdoor; use mnist_backdoor" in told(2, *PLAIN, "--forget", "backdoor")
+    assert "unlearn.ratio: expected a number in (0, 1], got 0.0" in told(2, "--ratio", 0)
+    assert "got 'giff'; did you mean gif?" in told(2, "--method", "giff")
+    assert "got 'gradient-hihg'; did you mean gradient-high?" in told(2, "--selection", "gradient-hihg")
+    file = tmp_path / "f.json"
+    everything = subset(file, list(range(1438)))
+    assert "every training sample is to be forgotten; train anew" in told(6, *PLAIN, "--forget", everything)
+    assert "the subset is empty" in told(6, *PLAIN, "--forget", subset(file, []))
+    assert "of another data set" in told(6, "--forget", subset(file, [1, 2]))
+    assert "of a data set of 99 training samples" in told(6, *PLAIN, "--forget", subset(file, [1, 2], samples=99))
+    assert "cannot read the subset file" in told(6, "--forget", "file:nowhere.json")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nothing_that_was_trained_on(infprune, trained, tmp_path):
+    """A subset file of samples that all lie in the validation split."""
+    from infprune.data import splits  # noqa: PLC0415
+
+    held = splits.load("digits", None, None, download=False, args={}, validation=0.2, seed=0).validation.indices
+    word = subset(tmp_path / "f.json", held[:3].tolist())
+    told = refused(infprune, 6, *trained, *PLAIN, "--forget", word)
+    assert "no training sample is to be forgotten; 3 are in the validation split" in told
