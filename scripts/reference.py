@@ -17,7 +17,8 @@ import typer
 from infprune import config, errors
 from infprune.cli.app import app
 from infprune.config.faults import expected
-from infprune.config.schema import SECTIONS, Config, Section
+from infprune.config.schema import SECTIONS, Config
+from infprune.config.section import Section
 from infprune.curvature import CURVATURES
 from infprune.data import DATASETS
 from infprune.files import atomic_write

@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from infprune.config.faults import got
-from infprune.config.schema import SECTIONS, choice, said
+from infprune.config.schema import SECTIONS
+from infprune.config.section import choice, said
 from infprune.config.yaml_file import parse
 
 _Assignment = tuple[tuple[Any, ...], Any]

@@ -1,10 +1,11 @@
 """The configuration as typed, frozen sections. Every field has a default, bounds and a description."""
 
-import json
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
+
+from infprune.config.section import Arguments, Section
+from infprune.config.trace import TraceConfig
 
 Criterion = Literal["influence", "theorem1", "gate", "inf-cp", "taylor", "magnitude", "bn-scale", "random"]
 CRITERIA: tuple[str, ...] = get_args(Criterion)
@@ -20,47 +21,6 @@ _INPUTS_TEXT: dict[str, Any] = {
     "expected": "a list of {shape: [integers > 0], dtype: float32 or int64, high: an integer > 0}"
 }
 _MAX_SEED = 2**32 - 1  # numpy's generators take no more
-
-
-def said(words: tuple[str, ...], values: Mapping[Any, Any]) -> list[str]:
-    """List the words that have a value."""
-    return [word for word in words if values.get(word) is not None]
-
-
-def choice(words: tuple[str, ...], said: list[str]) -> str:
-    """Say that exactly one of the words is wanted."""
-    return f"expected one of {', '.join(words)}, got {' and '.join(said) or 'none'}"
-
-
-def _storable(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what JSON would change or not hold: arguments are written into artifacts."""
-    try:
-        same = json.loads(json.dumps(value, allow_nan=False)) == value
-    except (TypeError, ValueError, RecursionError):
-        same = False
-    if not same:
-        raise ValueError("not storable as JSON")
-    return value
-
-
-Arguments = Annotated[dict[str, Any], AfterValidator(_storable)]
-
-
-class Section(BaseModel):
-    """A frozen mapping without unknown keys; of the keys in ``one_of`` exactly one has a value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-    one_of: ClassVar[tuple[str, ...]] = ()  # the first of them carries the default
-
-    @model_validator(mode="before")
-    @classmethod
-    def _choose(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or not cls.one_of:
-            return data
-        given = said(cls.one_of, data)
-        if len(given) > 1 or (not given and cls.one_of[0] in data):
-            raise ValueError(choice(cls.one_of, given))
-        return {**data, cls.one_of[0]: None} if given and given[0] != cls.one_of[0] else data
 
 
 class InputConfig(Section):
@@ -386,6 +346,7 @@ class Config(Section):
     retrain: RetrainConfig = Field(default=RetrainConfig(), description="Predicted against retrained.")
     layers: LayersConfig = Field(default=LayersConfig(), description="Which groups `infprune layers` looks at.")
     features: FeaturesConfig = Field(default=FeaturesConfig(), description="What `infprune features` shows.")
+    trace: TraceConfig = Field(default=TraceConfig(), description="Two stages, and what `infprune trace` asks of them.")
     run: RunConfig = Field(default=RunConfig(), description="Where and how the command runs.")
 
 

@@ -10,6 +10,7 @@ from infprune.models.cifar_resnet import resnet20, resnet32, resnet44, resnet56,
 from infprune.models.cifar_vgg import vgg11_bn, vgg16_bn
 from infprune.models.digits_resnet import digits_resnet
 from infprune.models.logistic_regression import logistic_regression
+from infprune.models.tanh_cnn import tanh_cnn
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "digits_resnet": digits_resnet,
@@ -23,6 +24,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vgg11_bn": vgg11_bn,
     "vgg16_bn": vgg16_bn,
     "logistic_regression": logistic_regression,
+    "tanh_cnn": tanh_cnn,
 }
 
 SHIPPED: dict[str, Path] = {

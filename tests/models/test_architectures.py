@@ -22,6 +22,7 @@ EXPECTED = {
     "vgg11_bn": ((3, 32, 32), 9_228_362),
     "vgg16_bn": ((3, 32, 32), 14_724_042),
     "logistic_regression": ((30,), 310),
+    "tanh_cnn": ((1, 28, 28), 62_346),
 }
 NEEDED = {"logistic_regression": {"in_features": 30}}
 
