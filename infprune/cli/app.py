@@ -22,6 +22,7 @@ from infprune.cli import (
     report,
     schema,
     score,
+    trace,
     train,
     validate,
 )
@@ -47,6 +48,7 @@ app.command("doctor")(doctor.doctor)
 app.command("validate")(validate.validate)
 app.command("layers")(layers.layers)
 app.command("features")(features.features)
+app.command("trace")(trace.trace)
 app.command("schema")(schema.schema)
 app.add_typer(configs.app, name="configs")
 

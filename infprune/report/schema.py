@@ -24,6 +24,7 @@ from infprune.pipeline.results import (
     ScoreResult,
     TrainResult,
 )
+from infprune.pipeline.trace_results import TraceResult
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NAMING = ("schema_version", "command")  # in every result, whatever its defaults
@@ -40,6 +41,7 @@ RESULTS: dict[str, Any] = {
     "prune": PruneResult | PlanResult,
     "report": ReportResult,
     "score": ScoreResult,
+    "trace": TraceResult,
     "train": TrainResult,
     "validate": ValidateResult,
 }
