@@ -147,7 +147,9 @@ def without(
     """The mean test loss after both stages went on without an example; None: with all."""
     first, second = copy.deepcopy(first), copy.deepcopy(second)
     # Nothing looks at the accuracy after an epoch here.
-    data, later = (replace(d, validation=Part(d.validation, torch.arange(8))) for d in (stages.pretrain, stages.finetune))
+    data, later = (
+        replace(d, validation=Part(d.validation, torch.arange(8))) for d in (stages.pretrain, stages.finetune)
+    )
     plugin = None
     if index is not None:
         x, y = move(gather(data.train, [index])[0], stages.session.device), gather(data.train, [index])[1]
@@ -204,34 +206,40 @@ def markdown(found: dict[str, Any]) -> str:
     lines = [
         "# Influence through two stages, measured",
         "",
-        "`python scripts/multi_stage.py removal | tasks | amount CONFIG [WORDS]`. The examples of the largest |influence| on",
-        "the whole test set are left out one at a time (their loss is taken out of every batch with weight 1/m), both",
-        "stages go on from where they ended, and the change of the mean test loss is against going on with all examples.",
-        "One seed each. Identity: every inverse Hessian replaced by the identity; *Multi-Stage Influence Function* has r =",
-        ".17 for it on MNIST, about .6 in case 1 (embedding held) and .40 in case 2 (embedding moved, CIFAR).",
+        "`python scripts/multi_stage.py removal | tasks | amount CONFIG [WORDS]`. The examples of the largest |influence|",
+        "on the whole test set are left out one at a time (their loss is taken out of every batch with weight 1/m), both",
+        "stages go on from where they ended, and the change of the mean test loss is against going on with all",
+        "examples. One seed each. Identity: every inverse Hessian replaced by the identity; *Multi-Stage Influence",
+        "Function* has r = .17 for it on MNIST, about .6 in case 1 (embedding held) and .40 in case 2 (embedding moved,",
+        "CIFAR).",
         "",
         "| run | case | m | fine-tuning samples | left out | r | slope | same sign | r of the identity |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for key, r in removals.items():
+        sizes = f"{r['case']} | {r['m']:,} | {r['finetune']:,} | {r['removed']}"
         lines.append(
-            f"| {key} | {r['case']} | {r['m']:,} | {r['finetune']:,} | {r['removed']} | {r['r']:.3f} | {r['slope']:.2f} "
-            f"| {r['same_sign']:.0%} | {r['identity_r']:.3f} |"
+            f"| {key} | {sizes} | {r['r']:.3f} | {r['slope']:.2f} | {r['same_sign']:.0%} | {r['identity_r']:.3f} |"
         )
-    lines += ["", "slope: predicted over measured, least squares. The same examples, ranked with the first damping:", ""]
+    lines += [
+        "",
+        "slope: predicted over measured, least squares. The same examples, ranked with the first damping:",
+        "",
+    ]
     lines += ["| run | damping of the first stage | r |", "|---|---:|---:|"]
     lines += [f"| {key} | {d} | {r:.3f} |" for key, found in removals.items() for d, r in found["r_by_damping"].items()]
     lines += [""]
     for key, r in removals.items():
-        steps = ", ".join(f"{g['epochs']} epochs of {g['optimizer']} lr {g['lr']:g} batch {g['batch_size']}" for g in r["going_on"])
-        solves = "; ".join(
+        steps = [
+            f"{g['epochs']} epochs ({g['optimizer']}, lr {g['lr']:g}, batch {g['batch_size']})" for g in r["going_on"]
+        ]
+        solves = [
             f"{s['stage']}: {s['solver']} damping {s['damping']:g}, {s['outcome']} after {s['iterations']} iterations"
             for s in r["solves"]
-        )
-        lines += [
-            f"- {key}: words `{' '.join(r['words']) or 'none'}`; training losses {r['losses'][0]:.4f} and "
-            f"{r['losses'][1]:.4f}, |gradient| {r['gradients'][0]:.1e} and {r['gradients'][1]:.1e}; goes on for {steps}; {solves}."
         ]
+        first, second = r["losses"]
+        words = f"- {key}: words `{' '.join(r['words']) or 'none'}`; training losses {first:.4f} and {second:.4f}; "
+        lines.append(f"{words}goes on for {' and '.join(steps)}; {'; '.join(solves)}.")
     lines.append("")
     lines += [f"![{key}]({NAME}-{key}-{kind}.png)" for key in removals for kind in ("predicted", "identity")]
     lines += ["", "## Other tasks, more data", "", "Mean |influence| of a pretraining example per test prediction.", ""]

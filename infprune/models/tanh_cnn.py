@@ -1,6 +1,7 @@
 """Two convolutions and one linear layer, with tanh: the network of the multi-stage measurements (MS, table A)."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ class TanhCNN(nn.Module):
     def __init__(self, sizes: Sequence[int], kernel: int, padding: int, pixels: int, num_classes: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        for inputs, outputs in pairwise(sizes):
             layers += [nn.Conv2d(inputs, outputs, kernel, padding=padding), nn.Tanh(), nn.MaxPool2d(2)]
             pixels = (pixels + 2 * padding - kernel + 1) // 2
         if pixels < 1:

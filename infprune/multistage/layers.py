@@ -38,10 +38,10 @@ def head(module: nn.Module, patterns: Sequence[str] | None) -> tuple[tuple[str, 
     chosen = linear[-1:] if patterns is None else matching(module, patterns, "trace.head")
     last = [name for name in linear if name in chosen]
     if not last:
-        where = "the network has no linear layer" if patterns is None else f"trace.head: none of {', '.join(chosen)} is"
+        told = f"trace.head: none of {', '.join(chosen)} is linear" if chosen else "the network has no linear layer"
         raise ArchitectureError(
-            f"{where}{' linear' if patterns is not None else ''}, so no layer can be replaced by one for the classes of "
-            "each stage; expected a torch.nn.Linear that makes the logits"
+            f"{told}, so none can be replaced by one for the classes of each stage; expected a torch.nn.Linear that "
+            "makes the logits"
         )
     return tuple(chosen), last[-1]
 

@@ -10,8 +10,8 @@ from infprune.training import Plugin
 class LeftOut(Plugin):
     r"""Trains on :math:`G - \tfrac1m g(z)`: the loss of every batch less 1/m of a sample's own (Eq. 4, eps = -1/m).
 
-    Batches stay what they are with the sample, so that two runs differ by its effect alone; drawing them anew without it
-    would change what every batch holds, which moves the weights more than one sample of thousands does.
+    Batches stay what they are with the sample, so that two runs differ by its effect alone; drawing them anew without
+    it would change what every batch holds, which moves the weights more than one sample of thousands does.
 
     Args:
         x: the sample's inputs, as a batch of one.

@@ -44,9 +44,7 @@ class Sharing:
         return positions(self.finetune, names)
 
 
-def sharing(
-    pretrain: ParameterSpace, finetune: ParameterSpace, own: Collection[str], held: Collection[str]
-) -> Sharing:
+def sharing(pretrain: ParameterSpace, finetune: ParameterSpace, own: Collection[str], held: Collection[str]) -> Sharing:
     """Relate two stages; `own`: parameters that each stage has of its own, `held`: those that the second leaves alone.
 
     Raises:
@@ -64,7 +62,9 @@ def sharing(
     if not free:
         raise ConfigError("fine-tuning has nothing to train: every layer is frozen; name fewer in trace.frozen")
     if stray := [name for name in finetune.names if name not in shared and name in held]:
-        raise ConfigError(f"{stray[0]} is new in the second stage and cannot be frozen; take its layer out of trace.frozen")
+        raise ConfigError(
+            f"{stray[0]} is new in the second stage and cannot be frozen; take its layer out of trace.frozen"
+        )
     return Sharing(pretrain, finetune, shared, free)
 
 

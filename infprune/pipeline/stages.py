@@ -189,8 +189,8 @@ def _frozen(module: nn.Module, own: Sequence[str], patterns: Sequence[str] | Non
     found = matching(module, patterns, "trace.frozen")
     if both := [name for name in found if name in own]:
         raise ConfigError(
-            f"trace.frozen: {both[0]} is new in the second stage, which has to train it; freeze other layers, or take it "
-            "out of trace.head"
+            f"trace.frozen: {both[0]} is new in the second stage, which has to train it; freeze other layers, or take "
+            "it out of trace.head"
         )
     return found
 

@@ -36,8 +36,6 @@ from infprune.solvers.direct import LDL
 from infprune.solvers.lsmr import LSMR
 from infprune.solvers.normal_cg import NormalCG
 
-CASES = {True: 1, False: 2}
-
 
 @dataclass(frozen=True)
 class Influence:
@@ -142,10 +140,10 @@ def influence(stages: Stages, lenses: Lenses, chosen: Samples, watch: Stopwatch,
     test = replace(F.on(lenses.batches(stages.finetune, chosen)), ridge=0.0)
     with watch.stage("solve"):
         slopes = len(chosen) * test.gradient(F.theta)[:, None]
-        with progress.bar("second stage", 2 * choice.max_iterations) as later:
-            with progress.bar("first stage", 2 * choice.max_iterations) as earlier:
-                ways = (_way(stages, "pretrain", earlier), _way(stages, "finetune", later))
-                found = swept(curved, F, slopes, lenses.parts, choice.alpha, ways)
+        most = 2 * choice.max_iterations + 3
+        with progress.bar("second stage", most) as later, progress.bar("first stage", most) as earlier:
+            ways = (_way(stages, "pretrain", earlier), _way(stages, "finetune", later))
+            found = swept(curved, F, slopes, lenses.parts, choice.alpha, ways)
         control = swept(curved, F, slopes, lenses.parts, choice.alpha, (identity, identity))
     rows = [_solved(stages, "pretrain", found.pretrain, curved, lenses.parts.pretrain.size)]
     freed = sum(n for name, n in zip(F.space.names, F.space.sizes, strict=True) if name in lenses.parts.free)

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+from typing import Any
 
 from infprune.pipeline.trace_results import Picture
 from infprune.report.markup import Markup, tag
@@ -25,5 +26,6 @@ def encoded(picture: Picture) -> bytes:
 
     values = np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, picture.channels)
     buffer = io.BytesIO()
-    imsave(buffer, np.broadcast_to(values, (*values.shape[:2], 3)).copy(), format="png", metadata={"Software": None})
+    told: dict[str, Any] = {"Software": None}  # a version would make other bytes
+    imsave(buffer, np.broadcast_to(values, (*values.shape[:2], 3)).copy(), format="png", metadata=told)
     return buffer.getvalue()

@@ -20,8 +20,8 @@ CASES = {
 def show_trace(result: TraceResult, console: Console) -> None:
     """The examples at either end."""
     console.print(f"[bold]{escape(result.model)}: {escape(what(result))}[/bold]", soft_wrap=True)
-    for row in result.stages:
-        console.print(said(row), soft_wrap=True, markup=False)
+    for stage in result.stages:
+        console.print(said(stage), soft_wrap=True, markup=False)
     for solve in result.solves:
         console.print(solved(solve), soft_wrap=True, markup=False)
         if solve.message:

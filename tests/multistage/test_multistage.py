@@ -118,9 +118,8 @@ def settled(F, W, case, steps):
     shared, held, alpha = case
     free = torch.ones(len(W), dtype=torch.bool).index_put((held,), torch.tensor(False))
     tied = torch.zeros(len(W)).double().index_put((shared,), torch.tensor(1.0).double())
-    return W.index_put((free,), minimum(
-        lambda t: F(W.index_put((free,), t)) + alpha * (tied * (W.index_put((free,), t) - W).square()).sum(), W[free], steps
-    ))  # fmt: skip
+    put = lambda t: W.index_put((free,), t)  # noqa: E731
+    return put(minimum(lambda t: F(put(t)) + alpha * (tied * (put(t) - W).square()).sum(), W[free], steps))
 
 
 @pytest.mark.parametrize("hold", HOLDS)
@@ -299,7 +298,9 @@ def test_stages_that_have_nothing_in_common():
 def test_the_total_derivative_in_the_embedding():
     """`through_finetuning` alone: the test loss as a function of the W that fine-tuning begins with."""
     two = problem("linear", "case 1")
-    q, found = through_finetuning(two.finetune, two.test.gradient(two.finetune.theta)[:, None], two.parts, 0.0, EXACT[1])
+    q, found = through_finetuning(
+        two.finetune, two.test.gradient(two.finetune.theta)[:, None], two.parts, 0.0, EXACT[1]
+    )
     _, F, f, _, W, own = dense(two)
     torch.testing.assert_close(q[:, 0], f[W] - F[W][:, own] @ torch.linalg.solve(F[own][:, own], f[own]))
     assert found.converged
