@@ -30,7 +30,7 @@ from infprune.config import (
 from infprune.config.schema import InfluenceConfig, LayersConfig, RetrainConfig
 from infprune.errors import ConfigError
 
-SECTIONS = "model, data, score, prune, train, finetune, joint, influence, retrain, layers, features, run"
+SECTIONS = "model, data, score, prune, train, finetune, joint, influence, retrain, layers, features, trace, run"
 CURVATURES = "ggn, hessian, fisher, empirical-fisher, kfac, ekfac"
 GROUPS = "a mapping {name: {parameter: null or {dimension: [indices]}}}"
 COMMANDS = [command.name for command in app.registered_commands]
