@@ -64,7 +64,7 @@ def test_the_files(done):
     figures = {f"figures/{n}.{kind}" for n in ("distribution", "identity") for kind in ("svg", "png")}
     assert names == {"trace.json", "trace.csv", "trace.html"} | figures
     assert all((folder / f).stat().st_size > 500 for f in result["files"])
-    lines = list(csv.DictReader((folder / "run/trace.csv").open()))
+    lines = list(csv.DictReader((folder / "run/trace.csv").read_text().splitlines()))
     assert [int(line["rank"]) for line in lines] == list(range(1, 519))
     assert float(lines[0]["influence"]) == result["rows"][0]["influence"]
     assert sum(abs(float(line["influence"])) for line in lines) / 518 == pytest.approx(result["mean_abs"])
@@ -82,7 +82,7 @@ def test_samples_are_those_of_the_data(done):
     from infprune.data.digits import digits  # noqa: PLC0415
 
     y = labels(digits(DataRequest("digits", None, download=False, args={})).train)
-    lines = list(csv.DictReader((folder / "run/trace.csv").open()))
+    lines = list(csv.DictReader((folder / "run/trace.csv").read_text().splitlines()))
     assert len({line["sample"] for line in lines}) == 518
     assert all(int(y[int(line["sample"])]) == int(line["label"]) for line in lines)
 
@@ -169,23 +169,39 @@ def test_other_solvers(infprune, done, solver):
 
 
 BAD = {
-    "test sample": (["--test", "215"], 2, "trace.test: expected a sample of the second stage's test part, 0 to 214, got 215"),  # fmt: skip  # noqa: E501
+    "test sample": (
+        ["--test", "215"],
+        2,
+        "trace.test: expected a sample of the second stage's test part, 0 to 214, got 215",
+    ),  # fmt: skip  # noqa: E501
     "negative test sample": (["--test", "-1"], 2, "trace.test: expected an integer >= 0, got -1"),
     "overlap": (["trace.finetune=[3,4]"], 2, "label 3 is in trace.pretrain as well"),
     "twice": (["trace.finetune=[4,4]"], 2, "trace.finetune: expected different labels from 0 to 9, got [4, 4]"),
     "no such class": (["trace.pretrain=[0,12]"], 2, "trace.pretrain: expected different labels from 0 to 9"),
     "one class": (["trace.pretrain=[0]"], 2, "trace.pretrain: expected a list of two or more labels >= 0, got [0]"),
-    "frozen layer": (["trace.frozen=[embeding.0]"], 2, "no layer of the network matches 'embeding.0'; did you mean embedding.0"),  # fmt: skip  # noqa: E501
+    "frozen layer": (
+        ["trace.frozen=[embeding.0]"],
+        2,
+        "no layer of the network matches 'embeding.0'; did you mean embedding.0",
+    ),  # fmt: skip  # noqa: E501
     "frozen head": (["trace.frozen=['*']"], 2, "trace.frozen: linear is new in the second stage"),
     "head": (["trace.head=[classifier]"], 2, "trace.head: no layer of the network matches 'classifier'"),
     "head without a linear layer": (["trace.head=[embedding.3]"], 3, "none of embedding.3 is linear"),
     "all head": (["trace.head=['*']"], 2, "the stages share no parameter"),
-    "too many samples": (["trace.finetune_samples=5000"], 2, "there are 776 training samples of these labels, got 5000"),
+    "too many samples": (
+        ["trace.finetune_samples=5000"],
+        2,
+        "there are 776 training samples of these labels, got 5000",
+    ),
     "no checkpoint": (["trace.pretrain_checkpoint=nope.pt"], 6, "no checkpoint file at nope.pt"),
     "pruning": (["finetune.method=slimming"], 2, "finetune.method: trace fine-tunes and cuts nothing"),
     "other data": (["trace.finetune_data={nme: digits}"], 2, "data.nme: unknown key; did you mean data.name?"),
     "other inputs": (["trace.finetune_data={name: breast_cancer}", "trace.finetune=null"], 3, "does not accept inputs"),
-    "dense": (["trace.solver=ldl", "model.args={widths: [64, 5120], kernel: 3, padding: 1, pixels: 8}"], 2, "use trace.solver=normal-cg"),  # fmt: skip  # noqa: E501
+    "dense": (
+        ["trace.solver=ldl", "model.args={widths: [64, 5120], kernel: 3, padding: 1, pixels: 8}"],
+        2,
+        "use trace.solver=normal-cg",
+    ),  # fmt: skip  # noqa: E501
 }
 
 
