@@ -31,8 +31,7 @@ def trace(
 ) -> None:
     """Trace what a fine-tuned network predicts back to the samples that it was pretrained on.
 
-    Trains both stages of section `trace`, or takes up what the run folder has of them, and ranks the samples of the
-    first by their influence on predictions of the second. Writes JSON, CSV, a page with images, and figures.
+    Trains both stages, unless the run folder has them. Writes JSON, CSV, a page with images, and figures.
 
     Example: [bold]infprune trace -c digits-two-stage --test 3[/bold]
     """

@@ -11,7 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from infprune import config
+from infprune.data.dataset import DataRequest, Part, labels
+from infprune.data.digits import digits
 from infprune.pipeline import trace
+from infprune.pipeline.stages import open_stages
+from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Silent
 from runs import call
 from test_bad_input import one_line
@@ -77,10 +81,7 @@ def test_the_files(done):
 
 def test_samples_are_those_of_the_data(done):
     """`sample` is a place in the data's own training part, whatever was held out and left out of it."""
-    folder, result = done
-    from infprune.data.dataset import DataRequest, labels  # noqa: PLC0415
-    from infprune.data.digits import digits  # noqa: PLC0415
-
+    folder, _ = done
     y = labels(digits(DataRequest("digits", None, download=False, args={})).train)
     lines = list(csv.DictReader((folder / "run/trace.csv").read_text().splitlines()))
     assert len({line["sample"] for line in lines}) == 518
@@ -102,24 +103,19 @@ def test_stages_are_taken_up_and_the_configuration_replays(infprune, done):
         assert str(file.stat().st_mtime_ns) == Path(f"{kind}.time").read_text()
 
 
-def test_the_whole_test_set_is_the_sum_of_its_predictions(infprune, done):
+def test_the_whole_test_set_is_the_sum_of_its_parts(infprune, done):
+    """Eq. 9, of trained stages: the same two solves, whatever is traced."""
     folder, _ = done
     shutil.copytree(folder / "run", "run")
-    words = ["trace.test=null", *FAST, "run.dir=run"]
-
-    def values(*more):
-        made = trace.run(config.load("digits-two-stage", [*words, *more, "trace.rtol=1e-8"]), Silent())
-        return made, torch.tensor([r.influence for r in sorted(made.everything, key=lambda r: r.sample)]).double()
-
-    whole, influence = values()
-    assert whole.result.test.sample is None
-    assert whole.predicted is None
-    assert whole.result.test.samples == 215
-    three = [values(f"trace.test={i}")[1] for i in (0, 1, 2)]
-    _, some = values("trace.finetune=[4,5,6,7,8,9]")
-    torch.testing.assert_close(some, influence)
-    assert torch.corrcoef(torch.stack([sum(three), influence]))[0, 1] > -1  # not proportional, but of one kind
-    assert influence.abs().mean() > sum(three).abs().mean()
+    settings = config.load("digits-two-stage", [*FAST, "trace.solver=ldl", "run.dir=run"])
+    stages = open_stages(settings, "trace", Stopwatch(), Silent())
+    lenses, test = trace.objectives(stages), stages.finetune.test
+    whole = trace.influence(stages, lenses, trace.traced(stages, None), Stopwatch(), Silent())
+    parts = [Part(test, torch.arange(len(test))[at]) for at in (slice(0, 100), slice(100, None))]
+    halves = [trace.influence(stages, lenses, part, Stopwatch(), Silent()) for part in parts]
+    torch.testing.assert_close(whole.values, halves[0].values + halves[1].values)
+    torch.testing.assert_close(whole.control, halves[0].control + halves[1].control)
+    assert not torch.allclose(whole.values, 2 * halves[0].values, rtol=0.1)
 
 
 def test_given_checkpoints_give_the_same_scores(infprune, done):
@@ -173,7 +169,7 @@ BAD = {
         ["--test", "215"],
         2,
         "trace.test: expected a sample of the second stage's test part, 0 to 214, got 215",
-    ),  # fmt: skip  # noqa: E501
+    ),
     "negative test sample": (["--test", "-1"], 2, "trace.test: expected an integer >= 0, got -1"),
     "overlap": (["trace.finetune=[3,4]"], 2, "label 3 is in trace.pretrain as well"),
     "twice": (["trace.finetune=[4,4]"], 2, "trace.finetune: expected different labels from 0 to 9, got [4, 4]"),
@@ -183,7 +179,7 @@ BAD = {
         ["trace.frozen=[embeding.0]"],
         2,
         "no layer of the network matches 'embeding.0'; did you mean embedding.0",
-    ),  # fmt: skip  # noqa: E501
+    ),
     "frozen head": (["trace.frozen=['*']"], 2, "trace.frozen: linear is new in the second stage"),
     "head": (["trace.head=[classifier]"], 2, "trace.head: no layer of the network matches 'classifier'"),
     "head without a linear layer": (["trace.head=[embedding.3]"], 3, "none of embedding.3 is linear"),
@@ -201,7 +197,7 @@ BAD = {
         ["trace.solver=ldl", "model.args={widths: [64, 5120], kernel: 3, padding: 1, pixels: 8}"],
         2,
         "use trace.solver=normal-cg",
-    ),  # fmt: skip  # noqa: E501
+    ),
 }
 
 
