@@ -11,7 +11,7 @@ from itertools import pairwise, product
 import torch
 from torch import Tensor, nn
 from torch.autograd.functional import hessian, jacobian
-from torch.func import functional_call
+from torch.func import functional_call, grad, jacrev
 from torch.nn import functional as F
 
 # --- curvature of a network's parameters ------------------------------------------------------------------------------
@@ -304,3 +304,62 @@ def gain_share(H: Tensor, g: Tensor, T: Sequence[int], x: Tensor) -> float:
     block, slope = H[T][:, T], g[T]
     best = 0.5 * float(slope @ torch.linalg.solve(block, slope))
     return float(slope @ x - 0.5 * x @ block @ x) / best
+
+
+# --- two stages -------------------------------------------------------------------------------------------------------
+
+Risk = Callable[..., Tensor]
+"""A scalar function of parameters `(P,)` and of what else is given."""
+
+
+def two_stages(
+    G: Risk, F: Risk, f: Risk, start: tuple[Tensor, Tensor], case: tuple[Tensor, Tensor, float], eps: Tensor | float
+) -> Tensor:
+    """The test loss once both stages are solved anew, G with a sample upweighted by `eps`: Eq. 1 to 5, and 12, of MS.
+
+    `start`: (W, U) and (W, Theta) near the two minima, W first. `case`: which entries of the second vector are W, which
+    of it are held at the first stage's, and alpha of the squared distance that binds the other entries of W to it.
+    """
+    shared, held, alpha = case
+    first = newton(lambda t: G(t, eps), start[0])
+    W = torch.zeros_like(start[1]).index_put((shared,), first[: len(shared)])
+    loose = torch.ones(len(W), dtype=torch.bool).index_put((held,), torch.tensor(False))
+    moving = torch.zeros_like(loose).index_put((shared,), torch.tensor(True)) & loose
+
+    def whole(t: Tensor) -> Tensor:
+        return W.index_put((loose,), t)
+
+    def second(t: Tensor) -> Tensor:
+        return F(whole(t)) + alpha * (whole(t) - W)[moving].square().sum()
+
+    return f(whole(newton(second, start[1][loose])))
+
+
+def newton(risk: Risk, start: Tensor, steps: int = 5) -> Tensor:
+    """The stationary point near another; differentiable in what else the risk depends on, by its last step."""
+    t = start
+    for _ in range(steps):
+        gradient, H = grad(risk)(t.detach()), jacrev(jacrev(risk))(t.detach())
+        t = t.detach() - torch.linalg.solve(H, gradient)
+    return t
+
+
+def algorithm_1(H: Tensor, FAA: Tensor, FAW: Tensor, fA: Tensor, fW: Tensor, g: Tensor) -> Tensor:
+    """Lines 4 to 7 of Algorithm 1 of MS as printed, for gradients g `(m, P)` of pretraining samples; W comes first."""
+    first = torch.linalg.solve(FAA, fA) @ FAW - fW
+    concatenated = torch.cat([first, torch.zeros(len(H) - len(fW), dtype=H.dtype)])
+    return g @ torch.linalg.solve(H, concatenated)
+
+
+def equation_11(H: Tensor, FAA: Tensor, FAW: Tensor, fA: Tensor, fW: Tensor, g: Tensor) -> Tensor:
+    """Eq. 11 of MS as printed, with I_{z,W} of Eq. 10 as printed."""
+    I_zW = -torch.linalg.solve(H, g.T).T[:, : len(fW)]
+    return I_zW @ (torch.linalg.solve(FAA, fA) @ FAW - fW)
+
+
+def equation_14(H: Tensor, F: Tensor, fT: Tensor, fW: Tensor, alpha: float, g: Tensor) -> Tensor:
+    """Eq. 13 with 14 of MS; F is the Hessian in (Theta, W), in the order of Eq. 14; W comes first in H."""
+    count, eye = len(fW), torch.eye(len(F), dtype=F.dtype)
+    shifted = F + torch.diag(torch.cat([torch.zeros(len(fT), dtype=F.dtype), torch.full_like(fW, 2 * alpha)]))
+    moved = torch.linalg.solve(H, g.T)[:count]
+    return torch.cat([fT, fW]) @ torch.linalg.solve(shifted, -2 * alpha * eye[:, -count:] @ moved)

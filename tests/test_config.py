@@ -27,12 +27,10 @@ from infprune.config import (
     load,
     shipped,
 )
-from infprune.config.schema import Config, InfluenceConfig, LayersConfig, RetrainConfig
+from infprune.config.schema import InfluenceConfig, LayersConfig, RetrainConfig
 from infprune.errors import ConfigError
 
-SECTIONS = (
-    "model, data, score, prune, train, finetune, joint, influence, retrain, layers, features, samples, unlearn, run"
-)
+SECTIONS = ", ".join(Config.model_fields)
 CURVATURES = "ggn, hessian, fisher, empirical-fisher, kfac, ekfac"
 GROUPS = "a mapping {name: {parameter: null or {dimension: [indices]}}}"
 COMMANDS = [command.name for command in app.registered_commands]

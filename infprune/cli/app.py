@@ -23,6 +23,7 @@ from infprune.cli import (
     report,
     schema,
     score,
+    trace,
     train,
     unlearn,
     validate,
@@ -50,6 +51,7 @@ app.command("validate")(validate.validate)
 app.command("layers")(layers.layers)
 app.command("features")(features.features)
 app.command("unlearn")(unlearn.unlearn)
+app.command("trace")(trace.trace)
 app.command("schema")(schema.schema)
 app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from infprune.config.samples import SamplesConfig
 from infprune.config.section import Arguments, Section
+from infprune.config.trace import TraceConfig
 from infprune.config.unlearn import UnlearnConfig
 
 Criterion = Literal["influence", "theorem1", "gate", "inf-cp", "taylor", "magnitude", "bn-scale", "random"]
@@ -358,6 +359,7 @@ class Config(Section):
     unlearn: UnlearnConfig = Field(
         default=UnlearnConfig(), description="What `infprune unlearn` takes back, and by which change of which weights."
     )
+    trace: TraceConfig = Field(default=TraceConfig(), description="Two stages, and what `infprune trace` asks of them.")
     run: RunConfig = Field(default=RunConfig(), description="Where and how the command runs.")
 
 

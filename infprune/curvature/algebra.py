@@ -65,6 +65,23 @@ class Gram(LinearOperator):
         return self.operator.T.matmat(self.operator.matmat(V)) + self.damping * V
 
 
+class Ridged(LinearOperator):
+    """H + weight I_S: a ridge on the entries at some positions alone."""
+
+    def __init__(self, operator: LinearOperator, positions: Tensor, weight: float) -> None:
+        self.operator, self.positions, self.weight = operator, positions.to(operator.device), weight
+        self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
+
+    def matmat(self, V: Tensor) -> Tensor:
+        """H V, and weight V in the rows S."""
+        return self.operator.matmat(V).index_add(0, self.positions, self.weight * V[self.positions])
+
+    def diagonal(self) -> Tensor:
+        """The diagonal of H, and the weight at S."""
+        found = self.operator.diagonal()
+        return found.index_add(0, self.positions, torch.full_like(found[self.positions], self.weight))
+
+
 class Sum(LinearOperator):
     """sum_i c_i M_i of operators of one shape: several losses at one point."""
 

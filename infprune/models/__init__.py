@@ -11,6 +11,7 @@ from infprune.models.cifar_vgg import vgg11_bn, vgg16_bn
 from infprune.models.digits_resnet import digits_resnet
 from infprune.models.logistic_regression import logistic_regression
 from infprune.models.strided import strided4
+from infprune.models.tanh_cnn import tanh_cnn
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "digits_resnet": digits_resnet,
@@ -25,6 +26,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vgg16_bn": vgg16_bn,
     "logistic_regression": logistic_regression,
     "strided4": strided4,
+    "tanh_cnn": tanh_cnn,
 }
 
 SHIPPED: dict[str, Path] = {

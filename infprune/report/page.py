@@ -24,11 +24,12 @@ class Cell:
     share: float | None = None
 
 
-def page(title: str, summary: object, sections: Sequence[Markup]) -> str:
-    """Return the whole document."""
+def page(title: str, summary: object, sections: Sequence[Markup], *, pictures: bool = False) -> str:
+    """Return the whole document; `pictures`: whether it may hold images, in itself."""
     style, script = svg.colours() + _read("page.css"), _read("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"  # nothing from elsewhere
+    allowed += "; img-src data:" if pictures else ""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -26,6 +26,7 @@ from infprune.pipeline.results import (
     ScoreResult,
     TrainResult,
 )
+from infprune.pipeline.trace_results import TraceResult
 from infprune.pipeline.unlearn_results import UnlearnResult
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -46,6 +47,7 @@ RESULTS: dict[str, Any] = {
     "prune": PruneResult | PlanResult,
     "report": ReportResult,
     "score": ScoreResult,
+    "trace": TraceResult,
     "train": TrainResult,
     "unlearn": UnlearnResult,
     "validate": ValidateResult,

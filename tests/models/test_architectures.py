@@ -23,6 +23,7 @@ EXPECTED = {
     "vgg16_bn": ((3, 32, 32), 14_724_042),
     "logistic_regression": ((30,), 310),
     "strided4": ((1, 28, 28), 62_794),
+    "tanh_cnn": ((1, 28, 28), 62_346),
 }
 NEEDED = {"logistic_regression": {"in_features": 30}}
 
