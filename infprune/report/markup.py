@@ -5,7 +5,7 @@ import re
 
 # Not allowed in XML, or not encodable: control characters and lone surrogates (of file names that are not UTF-8).
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_EMPTY = ("br", "circle", "col", "meta", "path", "polygon", "polyline")
+_EMPTY = ("br", "circle", "col", "img", "meta", "path", "polygon", "polyline")
 
 
 class Markup(str):

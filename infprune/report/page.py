@@ -24,11 +24,12 @@ class Cell:
     share: float | None = None
 
 
-def page(title: str, summary: object, sections: Sequence[Markup]) -> str:
-    """Return the whole document."""
+def page(title: str, summary: object, sections: Sequence[Markup], *, images: bool = False) -> str:
+    """Return the whole document; `images`: it holds some, as `data:` addresses."""
     style, script = svg.colours() + _read("page.css"), _read("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    allowed = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"  # nothing from elsewhere
+    sources = f"style-src 'unsafe-inline'; script-src 'sha256-{digest}'" + ("; img-src data:" if images else "")
+    allowed = f"default-src 'none'; {sources}"  # nothing from elsewhere
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -1,0 +1,116 @@
+"""The gallery of `data inspect`: one page with the samples themselves, as pictures or as values."""
+
+import base64
+import io
+import shlex
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from infprune.pipeline.data_inspect_results import InspectedSample, Inspection, View
+from infprune.report.inspect_tables import headline
+from infprune.report.markup import Markup, tag
+from infprune.report.page import Cell, code, facts, page, paragraph, seconds, section, table
+
+COLUMNS = 24  # of tabular data that a table shows: those that vary most
+
+
+def inspection_html(inspection: Inspection) -> str:
+    """Everything that was found, as one HTML file without references to others."""
+    result = inspection.result
+    sections = [] if result.query is None else [_query(inspection)]
+    sections += [_view(view, inspection) for view in result.views]
+    told = [("run folder", code(result.run_dir)), *_curvature(inspection)]
+    command = f"infprune data inspect -c {shlex.quote(f'{result.run_dir}/config.yaml')} ..."
+    sections += [
+        seconds(result.seconds),
+        section("Where it comes from", facts(told, "origins"), tag("pre", code(command))),
+    ]
+    return page(f"{result.model} on {result.data}: samples", paragraph(headline(result)), sections, images=True)
+
+
+def _query(inspection: Inspection) -> Markup:
+    query = inspection.result.query
+    assert query is not None
+    words = paragraph(
+        f"Influence is on {query.text}: {query.loss:.4g} nats, {query.samples:,} samples of the test part."
+    )
+    if query.sample is None or inspection.query is None:
+        return section("The query", words)
+    return section(
+        "The query", words, _shown([query.sample], {query.sample.index: inspection.query}, inspection, "loss")
+    )
+
+
+def _view(view: View, inspection: Inspection) -> Markup:
+    words = paragraph(f"{view.method} ({view.unit}): {view.meaning}.")
+    return section(view.title, words, _shown(view.rows, inspection.inputs, inspection, view.method))
+
+
+def _shown(
+    rows: Sequence[InspectedSample], inputs: Mapping[int, Tensor], inspection: Inspection, method: str
+) -> Markup:
+    """Pictures where the samples are images, their values where they are rows of a table, else the numbers alone."""
+    found = [inputs[row.index] for row in rows if row.index in inputs]
+    if len(found) == len(rows) and all(map(_is_image, found)):
+        return tag("div", *(_picture(row, x, method) for row, x in zip(rows, found, strict=True)), class_="gallery")
+    columns: Sequence[int] = ()
+    if len(found) == len(rows) and all(x.dim() == 1 for x in found):
+        columns = torch.stack(found).std(0, correction=0).argsort(descending=True)[:COLUMNS].sort().values.tolist()
+    names = [inspection.features[i] if inspection.features else f"x{i}" for i in columns]
+    lines = [
+        [*_numbers(row), *(Cell(f"{v:.4g}", v) for v in map(float, inputs[row.index][list(columns)]))]
+        if columns
+        else _numbers(row)
+        for row in rows
+    ]
+    caption = "Samples" if len(columns) < COLUMNS else f"Samples, with the {COLUMNS} features that differ most"
+    heads = ["sample", "label", "predicted", "p(label)", "loss (nats)", method, *names]
+    return table(caption, heads, lines, sortable=True)
+
+
+def _numbers(row: InspectedSample) -> list[Cell]:
+    return [
+        Cell(row.index, row.index),
+        Cell(row.label, row.label),
+        Cell(row.predicted, row.predicted),
+        Cell(f"{row.probability:.3f}", row.probability),
+        Cell(f"{row.loss:.3f}", row.loss),
+        Cell(f"{row.score:+.3e}", row.score),
+    ]
+
+
+def _picture(row: InspectedSample, x: Tensor, method: str) -> Markup:
+    source = f"data:image/png;base64,{base64.b64encode(_png(x)).decode()}"
+    wrong = "" if row.label == row.predicted else f", predicted {row.predicted}"
+    words = f"label {row.label}{wrong}, p(label) {row.probability:.3f}"
+    image = tag("img", src=source, alt=f"sample {row.index}: {words}", loading="lazy")
+    caption = tag(
+        "figcaption", tag("strong", f"{row.rank}. #{row.index}"), words, tag("br"), f"{method} {row.score:+.2e}"
+    )
+    return tag("figure", image, caption)
+
+
+def _is_image(x: Tensor) -> bool:
+    return x.dim() == 3 and x.shape[0] in (1, 3) and x.is_floating_point() and min(x.shape[1:]) > 1
+
+
+def _png(x: Tensor) -> bytes:
+    """The image with its darkest value black and its brightest white: what normalised it is not known here."""
+    from PIL import Image  # noqa: PLC0415 - slow to import
+
+    low, high = float(x.min()), float(x.max())
+    pixels = ((x - low) / (high - low or 1.0) * 255).round().to(torch.uint8).cpu().numpy()
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    buffer = io.BytesIO()
+    image.save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _curvature(inspection: Inspection) -> list[tuple[str, object]]:
+    c = inspection.result.curvature
+    if c is None:
+        return []
+    text = f"{c.curvature} of {c.samples:,} samples, {c.parameters:,} parameters, solver {c.solver}"
+    return [("curvature", f"{text}, ridge {c.ridge:.3g}, damping {c.damping:.3g}")]
