@@ -165,7 +165,8 @@ def _queried(problem: Problem, asked: Asked) -> list[tuple[Inputs, Tensor]]:
     if asked.test is not None:
         x, y = gather(test, [asked.test])
         return [(problem.fitting(move(x, session.device)), y.to(session.device))]
-    chosen = [(_rows(x, y == asked.label), y[y == asked.label]) for x, y in session.batches(test)]
+    assert asked.label is not None
+    chosen = [(_rows(x, y.eq(asked.label)), y[y.eq(asked.label)]) for x, y in session.batches(test)]
     some = [(problem.fitting(x), y) for x, y in chosen if len(y)]
     if not some:
         raise ConfigError(f"--class: the test part has no sample of class {asked.label}")
