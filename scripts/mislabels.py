@@ -124,7 +124,7 @@ def write(chosen: argparse.Namespace, found: dict[str, list[Any]]) -> None:
     order = sorted(found, key=lambda name: -statistics.mean(at(c, 0.1) for c in found[name]))
     command = (
         f"INFPRUNE_DATA=PATH python scripts/mislabels.py --samples {chosen.samples} --share {chosen.share:g} "
-        f"--seeds {chosen.seeds} --epochs {chosen.epochs}"
+        f"--seeds {chosen.seeds} --epochs {chosen.epochs} --methods {chosen.methods}"
     )
     best = found[order[0]]
     goals = [(share, goal, statistics.mean(at(c, share) for c in best)) for share, goal in ((0.1, 0.95), (0.2, 0.99))]
