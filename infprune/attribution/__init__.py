@@ -6,6 +6,7 @@ from infprune.attribution.forgetting import FORGETTING
 from infprune.attribution.grand import GRAND
 from infprune.attribution.influence import INFLUENCE
 from infprune.attribution.memorisation import MEMORISATION
+from infprune.attribution.out_of_fold import OUT_OF_FOLD
 from infprune.attribution.prototypes import PROTOTYPES
 from infprune.attribution.random import RANDOM
 from infprune.attribution.self_influence import SELF_INFLUENCE
@@ -14,6 +15,7 @@ METHODS: dict[str, Method] = {
     "influence": INFLUENCE,
     "self-influence": SELF_INFLUENCE,
     "memorisation": MEMORISATION,
+    "out-of-fold": OUT_OF_FOLD,
     "el2n": EL2N,
     "grand": GRAND,
     "forgetting": FORGETTING,

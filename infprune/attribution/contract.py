@@ -75,7 +75,8 @@ class Options:
     """How to score; each method reads what it needs.
 
     `per_class`: one influence score per class of the queries beside their sum. `seeds`, `epochs`: short trainings of
-    el2n and grand, and epochs at which they look; `seeds`: also the trainings of forgetting. `subsets`, `share`: random
+    el2n and grand, and epochs at which they look; `seeds`: also the trainings of forgetting, and
+    the divisions into `folds` of out-of-fold. `subsets`, `share`: random
     subsets of memorisation, and the share of the samples in each. `layer`: whose outputs are the embedding of
     prototypes (None: what the last linear layer reads). `clusters`: prototypes, per class if `balanced`, else in all.
     `projection`: random directions of self-influence; None: exact. `memory`: bytes of per-sample gradients at a time.
@@ -86,6 +87,7 @@ class Options:
     epochs: int = 2
     subsets: int = 20
     share: float = 0.7
+    folds: int = 5
     layer: str | None = None
     clusters: int = 1
     balanced: bool = True

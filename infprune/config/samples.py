@@ -6,7 +6,9 @@ from pydantic import Field
 
 from infprune.config.section import Section
 
-Method = Literal["influence", "self-influence", "memorisation", "el2n", "grand", "forgetting", "prototypes", "random"]
+Method = Literal[
+    "influence", "self-influence", "memorisation", "out-of-fold", "el2n", "grand", "forgetting", "prototypes", "random"
+]
 Strategy = Literal["hard", "easy", "middle"]
 Balance = Literal["class", "none"]
 
@@ -20,11 +22,12 @@ class SamplesConfig(Section):
     seeds: int = Field(
         default=3,
         gt=0,
-        description="Trainings that el2n, grand and forgetting average over, and seeds of `data curve`.",
+        description="Trainings of el2n, grand and forgetting, divisions of out-of-fold, seeds of `data curve`.",
     )
     epochs: int = Field(default=2, gt=0, description="el2n, grand: the first of `train.epochs`, after which they look.")
     subsets: int = Field(default=20, gt=1, description="memorisation: random subsets to train on.")
     share: float = Field(default=0.7, gt=0, lt=1, description="memorisation: share of the samples in each of them.")
+    folds: int = Field(default=5, gt=1, description="out-of-fold: parts that are held out in turn.")
     layer: str | None = Field(
         default=None,
         min_length=1,

@@ -141,8 +141,8 @@ class Objective:
             if g is None:
                 found.append(losses.new_zeros(len(y), V.shape[1]))
                 continue
-            columns = [torch.autograd.grad(g, u, v.to(g), retain_graph=True)[0] for v in V.unbind(1)]
-            found.append(torch.stack([c.detach() for c in columns], 1))
+            together = 1 if _convolves(self.module) else TOGETHER
+            found.append(torch.cat([_slopes(g, u, part) for part in torch.split(V.to(g), together, 1)], 1))
         return torch.cat(found) if found else theta.new_zeros(0, V.shape[1])
 
     def samples(self) -> int:
@@ -204,7 +204,19 @@ def twice(gradient: Tensor | None) -> Tensor | None:
 
 
 DENIALS = ("not implemented", "does not support", "not differentiable", "differentiate twice")
+TOGETHER = 32  # columns of a product that are multiplied at a time; each needs the memory of a backward pass
 FORBIDDING = ("DelayedError", "torch::autograd::DelayedError", "torch::autograd::Error", "Error", "NotImplemented")
+
+
+def _slopes(g: Tensor, u: Tensor, V: Tensor) -> Tensor:
+    if V.shape[1] == 1:
+        return torch.autograd.grad(g, u, V[:, 0], retain_graph=True)[0].detach()[:, None]
+    return torch.autograd.grad(g, u, V.T, retain_graph=True, is_grads_batched=True)[0].detach().T
+
+
+def _convolves(module: nn.Module) -> bool:
+    """Whether columns are faster one at a time (docs/log.md)."""
+    return any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())  # noqa: SLF001
 
 
 def _some(samples: int) -> int:

@@ -25,9 +25,10 @@ from infprune.multistage.layers import owned
 from infprune.multistage.sharing import Sharing, sharing
 from infprune.pipeline.instrument import DENSE_PARAMETERS, UNUSABLE
 from infprune.pipeline.memory import within_memory
+from infprune.pipeline.pictures import Picture, picture
 from infprune.pipeline.stages import Name, StageData, Stages, open_stages
 from infprune.pipeline.stopwatch import Stopwatch
-from infprune.pipeline.trace_results import Picture, SolveRow, StageRow, TestRow, Traced, TraceResult, TraceRow
+from infprune.pipeline.trace_results import SolveRow, StageRow, TestRow, Traced, TraceResult, TraceRow
 from infprune.pipeline.validate import agreement
 from infprune.progress import Bar, Progress, told
 from infprune.solvers.cg import ConjugateGradients
@@ -79,7 +80,7 @@ def run(settings: Config, progress: Progress) -> Traced:
         shown = rows if len(rows) <= 2 * top else [*rows[:top], *rows[-top:]]
         result = _result(stages, lenses, found, chosen, shown, watch)
         pictures = _pictures(stages.pretrain, {row.sample for row in shown})
-        single = _picture(chosen[0][0], "") if settings.trace.test is not None else None
+        single = picture(chosen[0][0]) if settings.trace.test is not None else None
     written = [("pretrain", stages.first), ("finetune", stages.second)]
     given = {"pretrain": settings.trace.pretrain_checkpoint, "finetune": settings.trace.finetune_checkpoint}
     weights = {
@@ -291,20 +292,7 @@ def _pictures(data: StageData, samples: set[int]) -> dict[int, Picture]:
     found = {}
     for i in range(len(data.train)):
         if (place := original(data.train, i)) in samples:
-            picture = _picture(gather(data.train, [i])[0][0], str(place))
-            if picture is not None:
-                found[place] = picture
+            seen = picture(gather(data.train, [i])[0][0])
+            if seen is not None:
+                found[place] = seen
     return found
-
-
-def _picture(x: Inputs, caption: str) -> Picture | None:
-    """An image `(C, H, W)` or `(H, W)` of one or three channels, from its least to its greatest value."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        return None
-    image = x[None] if x.dim() == 2 else x
-    if image.dim() != 3 or len(image) not in (1, 3):
-        return None
-    low, high = image.min(), image.max()
-    grey = ((image - low) / (high - low).clamp_min(1e-12) * 255).round().to(torch.uint8)
-    channels, height, width = grey.shape
-    return Picture(height, width, channels, grey.permute(1, 2, 0).contiguous().cpu().numpy().tobytes(), caption)

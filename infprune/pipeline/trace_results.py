@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from infprune.pipeline.contract import SCHEMA, Version
+from infprune.pipeline.pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -105,17 +106,6 @@ class TraceResult:
     run_dir: str
     schema_version: Version = SCHEMA
     command: Literal["trace"] = "trace"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image `(height, width, channels)` as bytes, row by row; `caption` is told with it."""
-
-    height: int
-    width: int
-    channels: int
-    pixels: bytes
-    caption: str
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import io
 import math
 from typing import Any
 
-from infprune.pipeline.trace_results import Picture
+from infprune.pipeline.pictures import Picture
 from infprune.report.markup import Markup, tag
 
 SIDE = 96  # pixels of the page, about

@@ -14,6 +14,7 @@ from infprune.attribution.scores_file import SampleScoresManifest
 from infprune.files import atomic_write
 from infprune.pipeline.compare_results import CompareResult
 from infprune.pipeline.contract import SCHEMA, Failure
+from infprune.pipeline.data_inspect_results import InspectResult
 from infprune.pipeline.data_results import DataCurveResult, DataPruneResult, DataScoreResult
 from infprune.pipeline.influence_results import FeaturesResult, LayersResult, ValidateResult
 from infprune.pipeline.results import (
@@ -35,6 +36,7 @@ NAMING = ("schema_version", "command")  # in every result, whatever its defaults
 RESULTS: dict[str, Any] = {
     "compare": CompareResult,
     "data_curve": DataCurveResult,
+    "data_inspect": InspectResult,
     "data_prune": DataPruneResult,
     "data_score": DataScoreResult,
     "doctor": DoctorResult,

@@ -25,7 +25,8 @@ def score(
     method: Annotated[
         str | None,
         typer.Option(
-            help="influence, self-influence, memorisation, el2n, grand, forgetting, prototypes, random (see samples)."
+            help="influence, self-influence, memorisation, out-of-fold, el2n, grand, forgetting, prototypes, random "
+            "(see samples)."
         ),
     ] = None,
     output: OutputOption = None,
