@@ -64,10 +64,10 @@ class Setting:
 
 
 NETWORKS = {
-    "alexnet5": Setting("alexnet5", (1, 28, 28), 10, 128, 2),
-    "resnet18-96": Setting("torchvision:resnet18", (3, 96, 96), 1000, 32, 2),
-    "resnet56": Setting("resnet56", (3, 32, 32), 10, 64, 2),
-    "mobilenet_v2-96": Setting("torchvision:mobilenet_v2", (3, 96, 96), 1000, 32, 2),
+    "alexnet5": Setting("alexnet5", (1, 28, 28), 10, 64, 1),
+    "resnet18-96": Setting("torchvision:resnet18", (3, 96, 96), 1000, 16, 1),
+    "resnet56": Setting("resnet56", (3, 32, 32), 10, 32, 1),
+    "mobilenet_v2-96": Setting("torchvision:mobilenet_v2", (3, 96, 96), 1000, 16, 1),
 }
 
 
@@ -338,12 +338,12 @@ def plain(widths: Sequence[int]) -> AlexNet:
 
 
 GROWTH: dict[str, dict[int, Setting]] = {
-    "samples": {n: Setting("alexnet5", (1, 28, 28), 10, 32, n // 32) for n in (64, 128, 256, 512)},
+    "samples": {n: Setting("alexnet5", (1, 28, 28), 10, 32, n // 32) for n in (32, 64, 128, 256)},
     "channels": {
-        c: Setting(partial(plain, (c, c, c, c)), (1, 28, 28), 10, 64, 1)  # type: ignore[arg-type]
-        for c in (32, 64, 128, 256)
+        c: Setting(partial(plain, (c, c, c, c)), (1, 28, 28), 10, 32, 1)  # type: ignore[arg-type]
+        for c in (16, 32, 64, 128)
     },
-    "depth": {d: Setting(f"resnet{d}", (3, 32, 32), 10, 64, 1) for d in (20, 32, 44, 56)},
+    "depth": {d: Setting(f"resnet{d}", (3, 32, 32), 10, 16, 1) for d in (20, 32, 44, 56)},
 }
 GROWING = ("bare", "inf-cp", "gate", "influence")
 

@@ -149,10 +149,11 @@ class Sweep:
                 x = x.detach().requires_grad_()
                 self._sources.append(x)
             x = x.view_as(x)  # a node of its own: its gradient is what flows through this module alone
+            value = x.detach()  # a hook that holds x itself would be a cycle, whose memory waits for the collector
             for observer in self._observers:
-                observer.forward(name, module, x.detach())
+                observer.forward(name, module, value)
             if x.requires_grad and any(type(o).input_gradient is not Observer.input_gradient for o in self._observers):
-                x.register_hook(lambda g: self._tell_input(name, module, x.detach(), g))  # type: ignore[no-untyped-call]
+                x.register_hook(lambda g: self._tell_input(name, module, value, g))  # type: ignore[no-untyped-call]
             return (x, *args[1:])
 
         return hook
