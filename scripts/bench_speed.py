@@ -143,7 +143,7 @@ def contenders(case: Case, only: Sequence[str]) -> dict[str, Callable[[Case], An
         del found["bn-scale"]
     found["influence, all positions"] = partial(ours, "influence", None)
     found |= {"Torch-Pruning Taylor": pruning_taylor, "Torch-Pruning Hessian": pruning_hessian}
-    found |= {"curvlinops KFAC": curvlinops_kfac, "paper, per channel": paper}
+    found |= {"curvlinops KFAC": curvlinops_kfac, "paper per channel": paper}
     return {name: run for name, run in found.items() if not only or name in only}
 
 
@@ -440,7 +440,7 @@ Peak: resident memory above what network and data hold, in a process of its own.
 {PRODUCTS} Hessian-vector products on single samples each to all channels with as many products as there are samples.
 """
 GROWN = "Exponent of a power law in seconds, by least squares over the sizes in brackets (n medians)."
-MARKS = {"Torch-Pruning Hessian": " ¹", "paper, per channel": " ²"}
+MARKS = {"Torch-Pruning Hessian": " ¹", "paper per channel": " ²"}
 
 
 def write(known: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from infprune.artifacts import Manifest, ScoresManifest
 from infprune.files import atomic_write
 from infprune.pipeline.compare_results import CompareResult
 from infprune.pipeline.contract import SCHEMA, Failure
+from infprune.pipeline.estimate_results import EstimateResult
 from infprune.pipeline.influence_results import FeaturesResult, LayersResult, ValidateResult
 from infprune.pipeline.results import (
     DoctorResult,
@@ -30,7 +31,7 @@ NAMING = ("schema_version", "command")  # in every result, whatever its defaults
 
 RESULTS: dict[str, Any] = {
     "compare": CompareResult,
-    "doctor": DoctorResult,
+    "doctor": DoctorResult | EstimateResult,
     "error": Failure,
     "evaluate": EvaluateResult,
     "export": ExportResult,
