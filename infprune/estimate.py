@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from infprune.coupling.groups import ChannelLayer, Computation, Coupling, Role
 from infprune.curvature.gram import lagged, products
-from infprune.curvature.positions import Positions
 from infprune.forward import Inputs, each, head, logits, move
 from infprune.modes import evaluating
 
@@ -170,7 +169,7 @@ def _spaces(module: nn.Module, example: Inputs) -> dict[str, tuple[int, ...]]:
 
 
 def _saved(module: nn.Module, example: Inputs) -> int:
-    """Bytes per sample that autograd saves without weight gradients, each storage once, and a few that are in flight."""
+    """Bytes per sample that autograd saves without weight gradients, each storage once, and some in flight."""
     held = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())}  # noqa: SLF001
     saved: dict[int, tuple[int, torch.UntypedStorage]] = {}
     largest = 0
@@ -190,7 +189,7 @@ def _saved(module: nn.Module, example: Inputs) -> int:
     few = each(lambda t: t.clone().requires_grad_(t.is_floating_point()), head(example, 2))
     try:
         for p, _ in flags:
-            p.requires_grad_(requires_grad=False)
+            p.requires_grad_(False)
         with evaluating(module), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             logits(module, few)
     finally:

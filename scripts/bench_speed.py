@@ -208,7 +208,12 @@ def curvlinops_kfac(case: Case) -> None:
         if isinstance(m, nn.ReLU | nn.ReLU6):
             m.inplace = False
     KFACLinearOperator(
-        case.module, nn.CrossEntropyLoss(), weights, case.data, check_deterministic=False, separate_weight_and_bias=False
+        case.module,
+        nn.CrossEntropyLoss(),
+        weights,
+        case.data,
+        check_deterministic=False,
+        separate_weight_and_bias=False,
     ).compute_kronecker_factors()
 
 
@@ -289,7 +294,7 @@ def memory(chosen: argparse.Namespace, known: dict[str, Any]) -> Iterator[None]:
         del case
         for contender in names:
             command = [sys.executable, __file__, "--child", name, contender]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - this script
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 entry[contender] = int(done.stdout.split()[-1])
                 print(name, contender, f"{entry[contender] / 2**20:.0f} MiB", flush=True)
@@ -411,8 +416,8 @@ def page(known: dict[str, Any]) -> str:
                 f"| {'' if asked is None or 'mobilenet' in name else asked} | {mebibytes(peaks.get(row))} |"
             )
         if peaks:
-            lines += ["", f"Training step: {mebibytes(peaks.get('training step'))} MiB; factors (float32): "
-                      f"{mebibytes(peaks['factors'])} MiB."]  # fmt: skip
+            step_, factors = mebibytes(peaks.get("training step")), mebibytes(peaks["factors"])
+            lines += ["", f"Training step: {step_} MiB; factors (float32): {factors} MiB."]
     if "growth" in known:
         lines += ["", "## Growth", "", GROWN, "", "| | " + " | ".join(GROWING) + " |", "|---" * 5 + "|"]
         lines += [
@@ -432,12 +437,14 @@ INTRODUCTION = f"""
 `python scripts/bench_speed.py`: seconds of each contender over those of a bare forward and backward pass (eval mode,
 gradients of all weights) over the same batches, run right before it in the same process: median (least to largest).
 Random images, labels and weights. CPU seconds of one thread, on a machine that is shared with other work: time taken by
-others does not count, but caches are shared, so ratios of neighbours hold better than seconds. Ours: the whole of `collect` and `score`, {POSITIONS} positions per sample (`data.positions`) unless it says all.
+others does not count, but caches are shared, so ratios of neighbours hold better than seconds. Ours: the whole of
+`collect` and `score`, {POSITIONS} positions per sample (`data.positions`) unless it says all.
 
 *At {USUAL:,} samples*: computed: the pass grows with the samples, the inversion and elimination of factors does not.
 Peak: resident memory above what network and data hold, in a process of its own.
-¹ scaled from {PEER_SAMPLES} samples, one backward pass each. ² the recipe of the paper (MU eq. 6), scaled from {CHANNELS} channels with
-{PRODUCTS} Hessian-vector products on single samples each to all channels with as many products as there are samples.
+¹ scaled from {PEER_SAMPLES} samples, one backward pass each. ² the recipe of the paper (MU eq. 6), scaled from
+{CHANNELS} channels with {PRODUCTS} Hessian-vector products on single samples each to all channels with as many
+products as there are samples.
 """
 GROWN = "Exponent of a power law in seconds, by least squares over the sizes in brackets (n medians)."
 MARKS = {"Torch-Pruning Hessian": " ¹", "paper per channel": " ²"}

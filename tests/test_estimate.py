@@ -1,6 +1,6 @@
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_factors_are_those_that_are_held():
     assert held == 29 * C**2
     found = estimate(module, coupling, layers, x, **KEYS)
     widths = {"conv": [(289, 64), (577, 128), (1153, 256), (2305, 256)], "linear": [(1025, 512), (513, 10)]}
-    assert found.factors == 4 * sum(D**2 + O**2 for pairs in widths.values() for D, O in pairs)
+    assert found.factors == 4 * sum(m**2 + k**2 for pairs in widths.values() for m, k in pairs)
     assert found.widest == 2305
 
 
@@ -95,7 +95,7 @@ print((peak() - before) / (expected.peak - expected.weights))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux's high-water mark")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's high-water mark")
 @pytest.mark.parametrize(("name", "batch"), [("resnet20", 256), ("alexnet5", 256)])
 def test_memory_is_what_was_estimated(name, batch):
     done = subprocess.run(

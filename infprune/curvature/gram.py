@@ -12,7 +12,7 @@ BLOCK = 512  # rows of a symmetric product that are computed at once
 
 
 class Gram(Protocol):
-    """Adds up sum_{n,p} a_np a_np^T over batches, `a` a column with a last 1; `(G, D, D)` in the dtype of the inputs."""
+    """Adds up a a^T over samples and positions, `a` a column with a last 1: `(G, D, D)`, in the dtype of the inputs."""
 
     def add(self, x: Tensor, at: Positions) -> None:
         """Add the inputs of one call, on these output positions."""
@@ -135,7 +135,8 @@ class Lags:
         assert self._sums is not None
         C = len(self._sums)
         found = self._sums.new_zeros(C * 9 + 1, C * 9 + 1)
-        blocks = found[:-1, :-1].unflatten(1, (C, 9)).unflatten(0, (C, 9))
+        size = C * 9 + 1
+        blocks = found.as_strided((C, 9, C, 9), (9 * size, size, 9, 1))
         for k, m in ((k, m) for k in range(9) for m in range(9)):
             block = self._block(divmod(k, 3), divmod(m, 3))
             if block is not None:

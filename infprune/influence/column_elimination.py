@@ -87,7 +87,7 @@ class _State:
 
     def costs(self, channels: Tensor) -> Tensor:
         """The price of each of these channels now."""
-        roots = self._root.unflatten(0, (-1, self._width))[channels]
+        roots = self._root.reshape(-1, self._width, self._root.shape[1])[channels]
         found: Tensor = 0.5 * (torch.linalg.inv(self._blocks[channels]) * (roots @ roots.mT)).sum((1, 2))
         return found
 
@@ -100,7 +100,7 @@ class _State:
         new = torch.linalg.solve_triangular(root, side, upper=False)
         weights = torch.linalg.solve_triangular(root, self._root[gone], upper=False)
         self._root.addmm_(new.T, weights, alpha=-1)  # W (I - E_C K)
-        parts = new.T.unflatten(0, (-1, self._width))
+        parts = new.T.reshape(-1, self._width, len(new))
         self._blocks -= parts @ parts.mT
         self._factor[self._known : self._known + len(gone)] = new
         self._known += len(gone)

@@ -47,8 +47,14 @@ def root(G: Tensor, W: Tensor) -> Tensor:
             break
     else:
         factor = torch.linalg.cholesky(damped(G, cure))
-    found = factor.T @ W
-    return found if len(found) <= found.shape[1] else torch.linalg.qr(found, mode="r").R
+    found: Tensor = factor.T @ W
+    return found if len(found) <= found.shape[1] else _triangle(found)
+
+
+def _triangle(M: Tensor) -> Tensor:
+    """R of M = Q R, `(D, D)`."""
+    found: Tensor = torch.linalg.qr(M, mode="r").R
+    return found
 
 
 def block_costs(inverses: Tensor, energy: Tensor, columns: Tensor) -> Tensor:

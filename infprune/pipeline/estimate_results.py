@@ -23,7 +23,7 @@ class MemoryRow:
 
 @dataclass(frozen=True)
 class WorkRow:
-    """FLOPs of all samples: forward, backward, Gram matrices; of inversions and eliminations; and the seconds of each."""
+    """FLOPs of all samples: forward, backward, Gram matrices; of inversions and eliminations; seconds of each."""
 
     forward: int
     backward: int

@@ -28,5 +28,9 @@ def test_import_and_help_are_fast():
 
 def test_import_leaves_the_heavy_packages_out():
     heavy = "torch", "torchvision", "numpy", "pydantic", "rich", "typer"
-    subprocess.run([sys.executable, "-c", f"import sys, infprune; sys.exit(any(m in sys.modules for m in {heavy}))"], check=True)
-    assert subprocess.run([sys.executable, "-c", "import sys, torch; sys.exit('torch' in sys.modules)"], check=False).returncode
+    subprocess.run(
+        [sys.executable, "-c", f"import sys, infprune; sys.exit(any(m in sys.modules for m in {heavy}))"], check=True
+    )
+    assert subprocess.run(
+        [sys.executable, "-c", "import sys, torch; sys.exit('torch' in sys.modules)"], check=False
+    ).returncode
