@@ -40,7 +40,7 @@ from infprune.scores.contract import Need, ScoringInputs, Statistics
 from infprune.scores.measure import collect, needs_of, score
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-PARTS = ("times", "memory", "growth")
+PARTS = ("times", "memory", "growth", "agreement")
 POSITIONS = 64  # the default of data.positions
 USUAL = 2048  # the default of data.calibration
 PEER_SAMPLES = 16  # of a Hessian that takes one backward pass per sample
@@ -68,6 +68,7 @@ class Setting:
 NETWORKS = {
     "alexnet5": Setting("alexnet5", (1, 28, 28), 10, 64, 1),
     "resnet18-96": Setting("torchvision:resnet18", (3, 96, 96), 1000, 16, 1),
+    "resnet18-96 in batches of 64": Setting("torchvision:resnet18", (3, 96, 96), 1000, 64, 1),
     "resnet56": Setting("resnet56", (3, 32, 32), 10, 32, 1),
     "mobilenet_v2-96": Setting("torchvision:mobilenet_v2", (3, 96, 96), 1000, 16, 1),
 }
@@ -382,6 +383,45 @@ def exponent(seconds: dict[int, float]) -> float:
     ).slope
 
 
+# --- agreement --------------------------------------------------------------------------------------------------------
+
+
+def agreement(chosen: argparse.Namespace, known: dict[str, Any]) -> Iterator[None]:
+    """Spearman's rank correlation of all scores of a trained network: cheaper passes against the full one."""
+    from infprune import config  # noqa: PLC0415 - this part alone reads data
+    from infprune.pipeline.bench import open_bench  # noqa: PLC0415
+    from infprune.pipeline.stopwatch import Stopwatch  # noqa: PLC0415
+
+    for name in chosen.configs:
+        settings = config.load(name, [*chosen.word, "data.batch_size=64", f"data.calibration={AGREEING}"])
+        bench = open_bench(settings, "bench", Stopwatch())
+        batches = list(bench.session.calibration())
+        for criterion in ("influence", "gate", "taylor", "inf-cp"):
+            found, seconds = {}, {}
+            for way, (positions, precision) in WAYS.items():
+                start = clock()
+                got = collect(
+                    bench.dense, bench.layers, batches, needs_of([criterion]),
+                    seed=0, draws=1, positions=positions, precision=precision,
+                )  # fmt: skip
+                seconds[way] = clock() - start
+                values = score(criterion, ScoringInputs(bench.dense, bench.layers, got)).values
+                found[way] = torch.cat(list(values.values()))
+            ranks = {way: v.argsort().argsort().double() for way, v in found.items()}
+            row = {w: float(torch.corrcoef(torch.stack([ranks["all"], r]))[0, 1]) for w, r in ranks.items()}
+            known.setdefault("agreement", {}).setdefault(name, {})[criterion] = {"rank": row, "seconds": seconds}
+            print(name, criterion, row, flush=True)
+        yield
+
+
+WAYS: dict[str, tuple[int | None, str]] = {
+    "all": (None, "float32"),
+    "64 positions": (64, "float32"),
+    "bf16": (None, "bf16"),
+    "64 positions, bf16": (64, "bf16"),
+}
+AGREEING = 256
+
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
@@ -426,6 +466,11 @@ def page(known: dict[str, Any]) -> str:
             + " |"
             for axis, of in known["growth"].items()
         ]
+    for name, of in known.get("agreement", {}).items():
+        lines += ["", f"## Agreement on {name}", "", AGREED, "", "| | " + " | ".join(WAYS) + " |", "|---" * 5 + "|"]
+        for criterion, row in of.items():
+            cells = [f"{row['rank'][w]:.4f} ({row['seconds'][w] / row['seconds']['all']:.2f})" for w in WAYS]
+            lines.append(f"| {criterion} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -447,6 +492,10 @@ Peak: resident memory above what network and data hold, in a process of its own.
 products as there are samples.
 """
 GROWN = "Exponent of a power law in seconds, by least squares over the sizes in brackets (n medians)."
+AGREED = (
+    f"Trained weights, {AGREEING} calibration samples: rank correlation (Spearman) of the scores of all channels with "
+    "those from all positions in float32, and in brackets the seconds of the pass over that one's (one run)."
+)
 MARKS = {"Torch-Pruning Hessian": " ¹", "paper per channel": " ²"}
 
 
@@ -464,6 +513,8 @@ def main() -> None:
     parser.add_argument("--parts", type=words, default=list(PARTS))
     parser.add_argument("--networks", type=words, default=list(NETWORKS))
     parser.add_argument("--only", type=words, default=[], help="contenders, comma-separated")
+    parser.add_argument("--configs", type=words, default=["digits"], help="trained networks, for agreement")
+    parser.add_argument("--word", action="append", default=[], help="KEY=VALUE of their configuration")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dry", action="store_true", help="print, write nothing")
@@ -476,7 +527,7 @@ def main() -> None:
     path = RESULTS / "speed.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() and not chosen.dry else {}
     for part in chosen.parts:
-        for _ in {"times": times, "memory": memory, "growth": growth}[part](chosen, known):
+        for _ in {"times": times, "memory": memory, "growth": growth, "agreement": agreement}[part](chosen, known):
             if not chosen.dry:
                 write(known)
     print(page(known))
