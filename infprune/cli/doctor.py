@@ -54,13 +54,13 @@ def doctor(
         from infprune.pipeline import doctor as pipeline  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline.artifact import settings_for  # noqa: PLC0415
 
+        if estimate and file is not None:
+            raise ConfigError(f"--estimate: expected a configured network, got the file {file}; drop one of them")
         values = overridden(given, run__device=device, run__seed=seed, run__threads=threads)
         settings = settings_for(file, config, values, data=False)
         if estimate:
             from infprune.pipeline import estimate as estimating  # noqa: PLC0415
 
-            if file is not None:
-                raise ConfigError(f"--estimate: expected a configured network, got the file {file}; drop one of them")
             return estimating.run(settings, memory, progress)
         return pipeline.run(file, settings, pipeline.Limits(seconds, memory), progress)
 
