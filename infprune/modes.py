@@ -1,8 +1,9 @@
-"""Modes of a network, borrowed and given back: evaluation, modules that are passed by."""
+"""Modes of a network, borrowed and given back: evaluation, modules that are passed by, number formats."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
+import torch
 from torch import nn
 
 
@@ -34,3 +35,20 @@ def passing_by(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 def _first(x: object, *_: object, **__: object) -> object:
     return x
+
+
+def resolved(precision: str, device: torch.device) -> str:
+    """`auto` stands for bf16 where the device multiplies it by instructions of its own, else for float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        instructions = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)  # noqa: SLF001
+        able = device.type == "cpu" and any(has() for has in instructions)
+    return "bf16" if able else "float32"
+
+
+def computing(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Let convolutions and products run in this format, `float32` or `bf16`; weights stay as they are."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -147,6 +147,7 @@ def _trial(
 def _refitted(module: nn.Module, coupling: Coupling, call: Computation, gone: Tensor, A: Tensor) -> dict[str, Tensor]:
     """The weight (and the bias, or the mean of the norm behind it) that makes up for the positions `gone`."""
     owner: Any = module.get_submodule(call.module)
+    A = A.to(wide(A.device))
     W = matrix(owner).to(A)
     norm = call.norm if owner.bias is None and coupling.owns_norm(call) else None
     bias = torch.zeros_like(W[..., 0]) if owner.bias is None else owner.bias.to(A).reshape(W.shape[:2])

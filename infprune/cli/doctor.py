@@ -15,6 +15,7 @@ from infprune.cli.options import (
     overridden,
 )
 from infprune.cli.running import execute
+from infprune.errors import ConfigError
 from infprune.progress import Progress
 
 
@@ -31,6 +32,9 @@ def doctor(
         float | None,
         typer.Option(metavar="GIB", help="Stop above this much main memory; default: 90% of the machine's.", min=0),
     ] = None,
+    estimate: Annotated[  # noqa: FBT002
+        bool, typer.Option("--estimate", help="Memory and time that scoring would take; no weight is allocated.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Every coupled tensor of every layer.")] = False,  # noqa: FBT002 - typer's way of a flag
     device: DeviceOption = None,
     seed: SeedOption = None,
@@ -50,11 +54,22 @@ def doctor(
         from infprune.pipeline import doctor as pipeline  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline.artifact import settings_for  # noqa: PLC0415
 
+        if estimate and file is not None:
+            raise ConfigError(f"--estimate: expected a configured network, got the file {file}; drop one of them")
         values = overridden(given, run__device=device, run__seed=seed, run__threads=threads)
         settings = settings_for(file, config, values, data=False)
+        if estimate:
+            from infprune.pipeline import estimate as estimating  # noqa: PLC0415
+
+            return estimating.run(settings, memory, progress)
         return pipeline.run(file, settings, pipeline.Limits(seconds, memory), progress)
 
     def show(result: Any, console: Any) -> None:
+        if estimate:
+            from infprune.report.estimate_table import show_estimate  # noqa: PLC0415
+
+            show_estimate(result, console)
+            return
         from infprune.report.doctor_tree import show_doctor  # noqa: PLC0415
 
         show_doctor(result, console, verbose=verbose)

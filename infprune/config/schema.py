@@ -329,7 +329,11 @@ class RunConfig(Section):
         description="`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.",
         json_schema_extra={"expected": "one of auto, cpu, cuda, cuda:N, mps"},
     )
-    precision: Literal["float32", "bf16"] = Field(default="float32", description="Number format of training.")
+    precision: Literal["float32", "bf16", "auto"] = Field(
+        default="float32",
+        description="Number format of training and of the calibration pass; `auto`: bf16 where the device has "
+        "instructions for it.",
+    )
     threads: int | None = Field(default=None, gt=0, description="CPU threads; null: torch's choice.")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infprune.curvature.patches import gram, matrix, outputs
+from infprune.curvature.gram import Gram, add_product, gram_of, mirrored
+from infprune.curvature.patches import matrix, outputs
 from infprune.curvature.positions import Positions
 from infprune.curvature.sweep import LabelSource, Observer
 
@@ -21,7 +22,8 @@ class KroneckerFactors:
     G = E_{n,p} g_np g_np^T, shape `(G, O/G, O/G)`, with `g` the gradient of one sample's loss at one output position,
     its label drawn from the model, or summed over the columns of the root of the loss's curvature. The block of Fisher
     or GGN of the mean loss is approximated by `G (x) A`
-    (Grosse and Martens 2016, eq. 30 and 31; exact for one position and a linear network). float64.
+    (Grosse and Martens 2016, eq. 30 and 31; exact for one position and a linear network). In the type of the network,
+    in which they are summed; whoever inverts them does so in `wide`.
     """
 
     inputs: Tensor
@@ -35,14 +37,19 @@ class MomentsObserver(Observer):
         self._names = names
         self._positions = positions
         self._seen = Counter[nn.Module]()
-        self._sums: dict[str, Tensor] = {}
+        self.at: dict[str, Positions] = {}  # those of the last call
+        self._sums: dict[str, Gram] = {}
         self._samples = 0
 
     def forward(self, name: str, module: Any, x: Tensor) -> None:
         """Add A of one batch."""
-        if name in self._names:
-            _add(self._sums, name, gram(module, x, ones=True, at=Positions(self._positions, self._seen[module])))
-            self._seen[module] += len(x)
+        if name not in self._names:
+            return
+        at = self.at[name] = Positions(self._positions, self._seen[module])
+        if name not in self._sums:
+            self._sums[name] = gram_of(module, x, at)
+        self._sums[name].add(x, at)
+        self._seen[module] += len(x)
 
     def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
         """Count the samples."""
@@ -51,11 +58,12 @@ class MomentsObserver(Observer):
 
     def result(self, draws: int = 1) -> dict[str, Tensor]:
         """The means, by module name; `draws`: how often each batch was ended."""
-        return {name: total / (self._samples // draws) for name, total in self._sums.items()}
+        names = list(self._sums)  # each sum is dropped once it is put together
+        return {name: self._sums.pop(name).total().div_(self._samples // draws) for name in names}
 
 
 class KroneckerObserver(Observer):
-    """Collects both factors of the named modules; A as `MomentsObserver` does."""
+    """Collects both factors of the named modules; A as `MomentsObserver` does, G on the same positions."""
 
     def __init__(
         self, names: Collection[str], positions: int | None = None, labels: LabelSource = LabelSource.MODEL
@@ -73,7 +81,7 @@ class KroneckerObserver(Observer):
         self._moments.forward(name, module, x)
         if name not in self._gradients:  # stays zero if the loss does not depend on this module
             groups, size, _ = matrix(module).shape
-            self._gradients[name] = x.new_zeros(groups, size, size, dtype=wide(x.device))
+            self._gradients[name] = x.new_zeros(groups, size, size)
             self._rows[name] = 0
 
     def output_gradient(self, name: str, module: nn.Module, y: Tensor | None, gradient: Tensor) -> None:
@@ -81,9 +89,10 @@ class KroneckerObserver(Observer):
         del y
         if name not in self._names:
             return
-        rows = outputs(module, gradient)
-        _add(self._gradients, name, rows @ rows.mT)
-        self._rows[name] += rows.shape[-1]
+        rows = outputs(module, gradient, self._moments.at[name])
+        for group, total in zip(rows, self._gradients[name], strict=True):
+            add_product(total, group)
+        self._rows[name] += gradient.numel() // matrix(module).shape[:2].numel()
 
     def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
         """Count the samples."""
@@ -93,14 +102,9 @@ class KroneckerObserver(Observer):
         """The means, by module name; `draws`: backward passes per batch, over which exact labels are summed."""
         summed = draws if self.labels is LabelSource.EXACT else 1
         return {
-            name: KroneckerFactors(inputs, summed * self._gradients[name] / max(self._rows[name], 1))
+            name: KroneckerFactors(inputs, mirrored(self._gradients[name]).mul_(summed / max(self._rows[name], 1)))
             for name, inputs in self._moments.result(draws).items()
         }
-
-
-def _add(store: dict[str, Tensor], name: str, value: Tensor) -> None:
-    value = value.to(wide(value.device))
-    store[name] = store[name].add_(value) if name in store else value
 
 
 def wide(device: torch.device) -> torch.dtype:

@@ -1,6 +1,7 @@
 """What a weight multiplies: the rows of the im2col matrix of a convolution or linear layer."""
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -91,10 +92,15 @@ def _conv(module: Any, x: Tensor, at: Positions, *, ones: bool) -> Tensor:
 def _joined(x: Tensor, axes: range, at: Positions, arrange: Callable[[Tensor], Tensor], *, ones: bool) -> Tensor:
     """The positions wanted of `x`, whose `axes` run over positions, each part brought to `(G, rows, columns)`."""
     parts = [arrange(t) for t in at.parts(x, axes)]
-    found = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
-    found = F.pad(found, (0, 0, 0, 1), value=1.0) if ones else found
     weight = at.weight([x.shape[d] for d in axes])
-    return found if weight == 1 else found * weight**0.5
+    if not ones and len(parts) == 1:
+        return parts[0] if weight == 1 else parts[0] * weight**0.5
+    groups, rows = parts[0].shape[:2]
+    ends = list(accumulate(p.shape[2] for p in parts))
+    found = x.new_ones(groups, rows + ones, ends[-1])
+    for part, end in zip(parts, ends, strict=True):
+        found[:, :rows, end - part.shape[2] : end] = part
+    return found if weight == 1 else found.mul_(weight**0.5)
 
 
 def _spread(module: Any, x: Tensor) -> Tensor:
@@ -117,14 +123,11 @@ def _spread(module: Any, x: Tensor) -> Tensor:
 
 def chunks(module: Any, x: Tensor, limit_bytes: int = 1 << 28, at: Positions = ALL) -> list[tuple[slice, Positions]]:
     """Split the samples of `x` so that the columns of one part stay below `limit_bytes`; each with its positions."""
-    kernel = 1 if isinstance(module, nn.Linear) else module.weight.shape[2:].numel()
+    linear = isinstance(module, nn.Linear)
+    kernel = 1 if linear else module.weight.shape[2:].numel()
     grown = torch.Size(module.stride).numel() if getattr(module, "transposed", False) else 1
-    per_sample = max(1, x[0].numel() * int(kernel) * grown * x.itemsize)
+    space = x.shape[1:-1] if linear else x.shape[2:]
+    seen = torch.Size(at.grid(space)).numel() / max(1, space.numel())
+    per_sample = max(1, int(x[0].numel() * kernel * grown * seen) * x.itemsize)
     step = max(1, limit_bytes // per_sample)
     return [(slice(i, i + step), Positions(at.count, at.first + i)) for i in range(0, len(x), step)]
-
-
-def gram(module: nn.Module, x: Tensor, *, ones: bool, at: Positions = ALL) -> Tensor:
-    """Sum over samples and positions of the outer products of the columns: `(G, D, D)`, in the dtype of `x`."""
-    parts = (columns(module, x[part], ones=ones, at=where) for part, where in chunks(module, x, at=at))
-    return torch.stack([c @ c.mT for c in parts]).sum(0)

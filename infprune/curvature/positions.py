@@ -30,6 +30,10 @@ class Positions:
             left /= steps[d]
         return tuple(steps)
 
+    def grid(self, space: Sequence[int]) -> tuple[int, ...]:
+        """Points along each axis, at most."""
+        return tuple(-(-size // step) for size, step in zip(space, self.steps(space), strict=True))
+
     def weight(self, space: Sequence[int]) -> int:
         """Positions that one of the grid stands for."""
         return torch.Size(self.steps(space)).numel()

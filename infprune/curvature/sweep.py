@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from infprune.curvature.losses import CROSS_ENTROPY, Loss
 from infprune.errors import InputError
 from infprune.forward import Inputs, each, logits
-from infprune.modes import evaluating
+from infprune.modes import computing, evaluating
 
 Batches = Iterable[tuple[Inputs, Tensor]]
 
@@ -55,9 +55,15 @@ class Sweep:
     """
 
     def __init__(
-        self, module: nn.Module, watched: Sequence[str], observers: Sequence[Observer], loss: Loss = CROSS_ENTROPY
+        self,
+        module: nn.Module,
+        watched: Sequence[str],
+        observers: Sequence[Observer],
+        loss: Loss = CROSS_ENTROPY,
+        precision: str = "float32",
     ) -> None:
         self._module = module
+        self._precision = precision
         self._loss = loss
         self._watched = watched
         self._observers = observers
@@ -85,7 +91,8 @@ class Sweep:
         with evaluating(self._module), torch.enable_grad(), gradients, self._hooked():
             for x, y in batches:
                 self._sources = []
-                z = logits(self._module, each(Tensor.detach, x))
+                with computing(self._precision, y.device):
+                    z = _whole(logits(self._module, each(Tensor.detach, x)))
                 if not bool(torch.isfinite(z).all()):
                     raise InputError("the outputs of the network are not finite; check weights and data for NaN")
                 for observer in self._observers:
@@ -149,10 +156,12 @@ class Sweep:
                 x = x.detach().requires_grad_()
                 self._sources.append(x)
             x = x.view_as(x)  # a node of its own: its gradient is what flows through this module alone
-            for observer in self._observers:
-                observer.forward(name, module, x.detach())
+            value = x.detach()  # a hook that holds x itself would be a cycle, whose memory waits for the collector
+            with computing("float32", x.device):
+                for observer in self._observers:
+                    observer.forward(name, module, _whole(value))
             if x.requires_grad and any(type(o).input_gradient is not Observer.input_gradient for o in self._observers):
-                x.register_hook(lambda g: self._tell_input(name, module, x.detach(), g))  # type: ignore[no-untyped-call]
+                x.register_hook(lambda g: self._tell_input(name, module, value, g))  # type: ignore[no-untyped-call]
             return (x, *args[1:])
 
         return hook
@@ -174,11 +183,16 @@ class Sweep:
 
     def _tell_input(self, name: str, module: nn.Module, x: Tensor, gradient: Tensor) -> None:
         for observer in self._listening:
-            observer.input_gradient(name, module, x, gradient)
+            observer.input_gradient(name, module, _whole(x), _whole(gradient))
 
     def _tell_output(self, name: str, module: nn.Module, y: Tensor | None, gradient: Tensor) -> None:
         for observer in self._listening:
-            observer.output_gradient(name, module, y, gradient)
+            observer.output_gradient(name, module, None if y is None else _whole(y), _whole(gradient))
+
+
+def _whole(t: Tensor) -> Tensor:
+    """A tensor that products and sums are taken of: half formats are for the network's own work."""
+    return t.float() if t.dtype is torch.bfloat16 else t
 
 
 def sharing(network: nn.Module, name: str) -> list[nn.Module]:

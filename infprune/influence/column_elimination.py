@@ -6,21 +6,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from infprune.influence.kronecker import block_costs
-
 STEPS = 64  # at most so many rounds per layer: wider ones remove several channels a round
-SHRINK = 0.7  # compact the matrices when so much of their columns is left
+SHRINK = 0.8  # compact the matrices when so much of their channels is left
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reader:
-    """One weight that reads the channels: `inverse` = (A + damping I)^-1 and `energy` = W^T G W, both `(D, D)`.
+    """One weight that reads the channels: `inverse` = (A + damping I)^-1 `(D, D)`, `root` R `(r, D)`, R^T R = W^T G W.
 
-    `columns` are the columns of each channel, `(C, m)`. Both matrices are consumed.
+    `columns` are the columns of each channel, `(C, m)`; the others stay and adapt. The root needs them alone.
     """
 
     inverse: Tensor
-    energy: Tensor
+    root: Tensor
     columns: Tensor
 
 
@@ -33,7 +31,7 @@ def eliminate_columns(readers: Sequence[Reader]) -> Tensor:
     .. math:: A^{-1} \to A^{-1} - [A^{-1}]_{:C} K, \quad W \to W (I - E_C K), \quad
               K = ([A^{-1}]_{CC})^{-1} [A^{-1}]_{C:}
 
-    and W^T G W follows by a rank-2m update. The price of p is `block_costs` at that moment, summed over the readers.
+    The price of p is 1/2 tr(([A^{-1}]_CC)^{-1} [W^T G W]_CC) at that moment, summed over the readers.
     A channel that duplicates another is free until its twin has gone; prices of single removals, by contrast, miss
     that all copies cannot go.
 
@@ -46,46 +44,74 @@ def eliminate_columns(readers: Sequence[Reader]) -> Tensor:
     """
     count = len(readers[0].columns)
     scores = readers[0].inverse.new_zeros(count)
-    alive = torch.arange(count, device=scores.device)
+    here = torch.arange(count, device=scores.device)  # the channels that the states hold; some may have gone
+    left = torch.ones(count, dtype=torch.bool, device=scores.device)
     highest = scores.new_zeros(())
     batch = -(-count // STEPS)
-    while len(alive):
-        costs = torch.stack([block_costs(r.inverse, r.energy, r.columns[alive]) for r in readers]).sum(0)
+    states = [_State(reader) for reader in readers]
+    while len(alive := left.nonzero()[:, 0]):
+        costs = torch.stack([state.costs(alive) for state in states]).sum(0)
         order = costs.argsort(stable=True)[:batch]
         prices = torch.maximum(costs[order].cummax(0).values, highest)
-        scores[alive[order]], highest = prices, prices[-1]
-        for reader in readers:
-            _remove(reader, reader.columns[alive[order]].flatten())
-        stays = torch.ones(len(alive), dtype=torch.bool, device=alive.device)
-        stays[order] = False
-        alive = alive[stays]
-        for reader in readers:
-            _shrink(reader, alive)
+        gone = alive[order]
+        scores[here[gone]], highest = prices, prices[-1]
+        left[gone] = False
+        if len(gone) == len(alive):
+            break
+        for state in states:
+            state.remove(gone)
+        if int(left.sum()) <= SHRINK * len(here):
+            kept = left.nonzero()[:, 0]
+            here, left = here[kept], left[kept]
+            for state in states:
+                state.keep(kept)
     return scores
 
 
-def _remove(reader: Reader, gone: Tensor) -> None:
-    """Pin the columns `gone` at zero; the others adapt."""
-    inverse, energy = reader.inverse, reader.energy
-    side = inverse[:, gone]
-    gain = torch.linalg.solve(side[gone], side.T)  # K, (m, D)
-    half = energy[:, gone] - 0.5 * gain.T @ energy[gone][:, gone]
-    inverse.addmm_(side, gain, alpha=-1)
-    energy.addmm_(torch.cat([half, gain.T], 1), torch.cat([gain, half.T]), alpha=-1)
+class _State:
+    """A reader between removals; its n = C m columns stand in the order of the channels.
 
+    The inverse is now A_0^-1 - F^T F, where F `(k, n)` has a row for each column that has gone, as in a Cholesky
+    factorisation: no matrix of size n x n is updated, and only the blocks on its diagonal, `(C, m, m)`, are current.
+    """
 
-def _shrink(reader: Reader, alive: Tensor) -> None:
-    """Drop the rows and columns of removed channels once they are many."""
-    size, width = len(reader.inverse), reader.columns.shape[1]
-    channels = reader.columns.shape[0]
-    others = torch.ones(size, dtype=torch.bool, device=alive.device)
-    present = reader.columns[reader.columns[:, 0] >= 0].flatten()
-    others[present] = False
-    keep = torch.cat([reader.columns[alive].flatten(), others.nonzero()[:, 0]])
-    if len(keep) > SHRINK * size:
-        return
-    reader.inverse = reader.inverse[keep][:, keep].contiguous()
-    reader.energy = reader.energy[keep][:, keep].contiguous()
-    moved = torch.full((channels, width), -1, device=alive.device)
-    moved[alive] = torch.arange(len(alive) * width, device=alive.device).reshape(-1, width)
-    reader.columns = moved
+    def __init__(self, reader: Reader) -> None:
+        self._width = reader.columns.shape[1]
+        at = reader.columns.flatten()
+        ordered = torch.equal(at, torch.arange(len(at), device=at.device))
+        self._first = reader.inverse[: len(at), : len(at)] if ordered else reader.inverse[at][:, at]  # A_0^-1
+        self._factor = self._first.new_empty(len(at), len(at))  # F; what is not written yet costs no memory
+        self._known = 0
+        self._blocks = reader.inverse[reader.columns[:, :, None], reader.columns[:, None, :]]
+        self._root = reader.root.T[at]
+
+    def costs(self, channels: Tensor) -> Tensor:
+        """The price of each of these channels now."""
+        roots = self._root.reshape(-1, self._width, self._root.shape[1])[channels]
+        found: Tensor = 0.5 * (torch.linalg.inv(self._blocks[channels]) * (roots @ roots.mT)).sum((1, 2))
+        return found
+
+    def remove(self, channels: Tensor) -> None:
+        """Pin their columns at zero; the others adapt."""
+        gone = self._columns(channels)
+        F = self._factor[: self._known]
+        side = torch.addmm(self._first[gone], F[:, gone].T, F, alpha=-1)  # [A^-1]_{gone, :}
+        root = torch.linalg.cholesky(side[:, gone])
+        new = torch.linalg.solve_triangular(root, side, upper=False)
+        weights = torch.linalg.solve_triangular(root, self._root[gone], upper=False)
+        self._root.addmm_(new.T, weights, alpha=-1)  # W (I - E_C K)
+        parts = new.T.reshape(-1, self._width, len(new))
+        self._blocks -= parts @ parts.mT
+        self._factor[self._known : self._known + len(gone)] = new
+        self._known += len(gone)
+
+    def keep(self, channels: Tensor) -> None:
+        """Forget the columns of other channels, all of which have gone."""
+        at = self._columns(channels)
+        factor = self._first.new_empty(self._known + len(at), len(at))
+        factor[: self._known] = self._factor[: self._known, at]
+        self._first, self._factor = self._first[at][:, at], factor
+        self._blocks, self._root = self._blocks[channels], self._root[at]
+
+    def _columns(self, channels: Tensor) -> Tensor:
+        return (channels[:, None] * self._width + torch.arange(self._width, device=channels.device)).flatten()

@@ -13,7 +13,9 @@ def damped(matrix: Tensor, damping: float | None) -> Tensor:
     """
     size = matrix.shape[-1]
     amount = damping_for(matrix.diagonal(dim1=-2, dim2=-1).mean(-1), size, damping)
-    return matrix + amount[..., None, None] * torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+    found = matrix.clone()
+    found.diagonal(dim1=-2, dim2=-1).add_(amount[..., None])
+    return found
 
 
 def damping_for(mean: Tensor, size: int, damping: float | None) -> Tensor:
@@ -26,6 +28,33 @@ def damping_for(mean: Tensor, size: int, damping: float | None) -> Tensor:
 def inverse(matrix: Tensor) -> Tensor:
     """Inverse of a positive definite matrix by Cholesky."""
     return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+
+
+def root(G: Tensor, W: Tensor) -> Tensor:
+    """R with R^T R = W^T G W, `(min(O, D), D)`, for W `(O, D)` and G semidefinite up to rounding.
+
+    Where the rounding of float32 sums left G with negative eigenvalues, millionths of its mean diagonal cure it.
+
+    Raises:
+        torch.linalg.LinAlgError: G is indefinite beyond that, or not finite.
+    """
+    mean = float(G.diagonal().mean())
+    if mean == 0:
+        return W.new_zeros(min(W.shape), W.shape[1])
+    for cure in (0.0, 1e-7 * mean, 1e-6 * mean, 1e-5 * mean):
+        factor, failed = torch.linalg.cholesky_ex(damped(G, cure))
+        if not int(failed):
+            break
+    else:
+        factor = torch.linalg.cholesky(damped(G, cure))
+    found: Tensor = factor.T @ W
+    return found if len(found) <= found.shape[1] else _triangle(found)
+
+
+def _triangle(M: Tensor) -> Tensor:
+    """R of M = Q R, `(D, D)`."""
+    found: Tensor = torch.linalg.qr(M, mode="r").R
+    return found
 
 
 def block_costs(inverses: Tensor, energy: Tensor, columns: Tensor) -> Tensor:

@@ -78,6 +78,7 @@ def scored(bench: Bench, criteria: tuple[str, ...], seed: int, progress: Progres
             seed=seed,
             draws=settings.samples_per_input,
             positions=bench.session.config.data.positions,
+            precision=bench.session.precision,
         )
     damping = None if settings.damping == "auto" else settings.damping
     inputs = ScoringInputs(bench.dense, bench.layers, statistics, damping, seed)

@@ -24,7 +24,7 @@ from infprune.models import SHIPPED
 from infprune.models.attention import Attention
 from infprune.models.build import build
 from infprune.models.checkpoint import digest, load_into, read_tensors
-from infprune.modes import evaluating
+from infprune.modes import evaluating, resolved
 from infprune.training import Recipe
 from infprune.trial import settle
 
@@ -84,7 +84,12 @@ class Session:
         """The recipe of the `train` or `finetune` section."""
         values = getattr(self.config, section).model_dump(exclude={"method"})
         values["batch_size"] = values["batch_size"] or self.config.data.batch_size
-        return Recipe(**values, augment=self.config.data.augment, precision=self.config.run.precision)
+        return Recipe(**values, augment=self.config.data.augment, precision=self.precision)
+
+    @property
+    def precision(self) -> str:
+        """The number format of passes over data, `float32` or `bf16`."""
+        return resolved(self.config.run.precision, self.device)
 
     def augment(self) -> Any:
         """The configured augmentation of a batch of inputs."""

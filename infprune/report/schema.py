@@ -16,6 +16,7 @@ from infprune.pipeline.compare_results import CompareResult
 from infprune.pipeline.contract import SCHEMA, Failure
 from infprune.pipeline.data_inspect_results import InspectResult
 from infprune.pipeline.data_results import DataCurveResult, DataPruneResult, DataScoreResult
+from infprune.pipeline.estimate_results import EstimateResult
 from infprune.pipeline.influence_results import FeaturesResult, LayersResult, ValidateResult
 from infprune.pipeline.results import (
     DoctorResult,
@@ -39,7 +40,7 @@ RESULTS: dict[str, Any] = {
     "data_inspect": InspectResult,
     "data_prune": DataPruneResult,
     "data_score": DataScoreResult,
-    "doctor": DoctorResult,
+    "doctor": DoctorResult | EstimateResult,
     "error": Failure,
     "evaluate": EvaluateResult,
     "export": ExportResult,

@@ -32,8 +32,11 @@ def collect(
     seed: int,
     draws: int,
     positions: int | None = None,
+    precision: str = "float32",
 ) -> Statistics:
     """Run one pass over `batches` and collect what `needs` names; nothing is run if nothing is needed.
+
+    `precision` is that of the network's own products, `float32` or `bf16`; sums are those of its weights' type.
 
     Raises:
         ConfigError: a Kronecker factor would not fit into memory.
@@ -64,7 +67,8 @@ def collect(
         Need.MASK_GRADIENTS: masks,
     }
     watched = sorted({*readers, *producers, *_modules(s for layer in gated for s in heard(layer))})
-    Sweep(module, watched, [chosen[n] for n in sorted(needs)]).run(batches, seed=seed, draws=draws)
+    sweep = Sweep(module, watched, [chosen[n] for n in sorted(needs)], precision=precision)
+    sweep.run(batches, seed=seed, draws=draws)
     factors = kronecker.result(draws) if Need.KRONECKER in needs else {}
     inputs = {name: f.inputs for name, f in factors.items()}
     return Statistics(

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from infprune.curvature.kronecker import wide
 from infprune.influence.kronecker import damped, inverse, printed_scores
 from infprune.scores.consumers import columns_read, sum_over_consumers
 from infprune.scores.contract import Criterion, Need, ScoringInputs
@@ -20,7 +21,7 @@ def _score(inputs: ScoringInputs) -> dict[str, Tensor]:
         factors = inputs.statistics.kronecker[module]
         if module not in cache:
             pair = (factors.inputs, factors.gradients)
-            cache[module] = tuple(inverse(damped(m, inputs.damping)) for m in pair)  # type: ignore[assignment]
+            cache[module] = tuple(inverse(damped(m.to(wide(m.device)), inputs.damping)) for m in pair)  # type: ignore[assignment]
         inverses, gradients = cache[module]
         weight, columns = columns_read(inputs.module.get_submodule(module), index, inverses)
         return torch.stack(

@@ -4,7 +4,9 @@ from torch import nn
 from torch.testing import assert_close
 
 import reference
+from infprune.curvature import gram as gram_module
 from infprune.curvature import patches
+from infprune.curvature.gram import gram
 from infprune.curvature.positions import Positions
 
 EXPLICIT = {
@@ -63,13 +65,12 @@ def test_outputs_are_those_of_the_loops(name):
     assert torch.equal(patches.outputs(module, y), reference.rows(module, y))
 
 
-@pytest.mark.parametrize("ones", [False, True])
 @pytest.mark.parametrize("name", EXPLICIT)
-def test_gram_sums_outer_products(name, ones):
+def test_gram_sums_outer_products(name):
     module, x = variant(name)
-    found = patches.gram(module, x, ones=ones)
+    found = gram(module, x)
     truth = torch.zeros_like(found)
-    for column in reference.columns(module, x, ones=ones).unbind(-1):
+    for column in reference.columns(module, x, ones=True).unbind(-1):
         truth += column[:, :, None] * column[:, None, :]
     assert_close(found, truth, rtol=1e-12, atol=1e-12)
 
@@ -78,12 +79,12 @@ def test_gram_sums_outer_products(name, ones):
 @pytest.mark.parametrize("name", ["linear on sequences", "groups", "conv1d", "circular"])
 def test_gram_does_not_depend_on_the_chunks(name, limit, monkeypatch):
     module, x = variant(name)
-    whole = patches.gram(module, x, ones=True)
+    whole = gram(module, x)
     parts = patches.chunks(module, x, limit)
     assert [n for part, _ in parts for n in range(len(x))[part]] == [0, 1, 2]
     assert len(parts) == {1: 3, 1 << 40: 1}.get(limit, len(parts))
-    monkeypatch.setattr(patches, "chunks", lambda *_, **__: parts)
-    assert_close(patches.gram(module, x, ones=True), whole, rtol=1e-12, atol=1e-12)
+    monkeypatch.setattr(gram_module, "chunks", lambda *_, **__: parts)
+    assert_close(gram(module, x), whole, rtol=1e-12, atol=1e-12)
 
 
 def test_chunks_bound_the_columns():
@@ -108,16 +109,16 @@ def test_a_grid_of_positions_sums_as_all_do(name):
     assert weight > 1
     same = x[:1].expand(2 * weight, *x.shape[1:])
     assert patches.columns(module, same, ones=True, at=at).shape[2] < patches.columns(module, same, ones=True).shape[2]
-    truth = patches.gram(module, same, ones=True)
-    assert_close(patches.gram(module, same, ones=True, at=at), truth, rtol=1e-12, atol=1e-12)
+    truth = gram(module, same)
+    assert_close(gram(module, same, at=at), truth, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", SAMPLED)
 def test_grids_do_not_depend_on_the_batches(name):
     module, x = variant(name)
     x = torch.cat([x, 2 * x, -x])
-    parts = [patches.gram(module, x[i:j], ones=True, at=Positions(2, 5 + i)) for i, j in ((0, 2), (2, 7), (7, 9))]
-    whole = patches.gram(module, x, ones=True, at=Positions(2, 5))
+    parts = [gram(module, x[i:j], at=Positions(2, 5 + i)) for i, j in ((0, 2), (2, 7), (7, 9))]
+    whole = gram(module, x, at=Positions(2, 5))
     assert_close(torch.stack(parts).sum(0), whole, rtol=1e-12, atol=1e-12)
 
 

@@ -15,6 +15,7 @@ from infprune.compensation import least_squares
 from infprune.coupling.couple import couple
 from infprune.coupling.groups import Role
 from infprune.curvature import patches
+from infprune.curvature.gram import gram
 from infprune.scores import measure
 from infprune.scores.contract import Need, ScoringInputs
 from infprune.surgery import cut, kept_positions
@@ -101,11 +102,11 @@ def test_assign_is_the_inverse_of_matrix(name):
 def test_gram_does_not_depend_on_the_chunks(name, monkeypatch):
     module, x = variant(name)
     truth = columns(module, x, ones=True)
-    assert_close(patches.gram(module, x, ones=True), truth @ truth.mT, **EXACT)
+    assert_close(gram(module, x), truth @ truth.mT, **EXACT)
     parts = patches.chunks(module, x, 1)
     assert len(parts) == len(x)
     monkeypatch.setattr(patches, "chunks", lambda *_, **__: parts)
-    assert_close(patches.gram(module, x, ones=True), truth @ truth.mT, **EXACT)
+    assert_close(gram(module, x), truth @ truth.mT, **EXACT)
 
 
 def test_chunks_bound_the_columns():

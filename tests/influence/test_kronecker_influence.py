@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 import reference
-from infprune.influence.kronecker import block_costs, damped, inverse, printed_scores
+from infprune.influence.kronecker import block_costs, damped, inverse, printed_scores, root
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -174,3 +174,25 @@ def test_singular_matrices_can_be_inverted(size, rank, scale, damping):
 def test_inverse():
     H = stack(1.0, 5.0)
     assert_close(inverse(H) @ H, torch.eye(4, dtype=torch.float64).expand(2, 4, 4), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (7, 4)])
+def test_a_root_multiplies_to_the_energy(shape):
+    W = torch.randn(*shape, dtype=torch.float64)
+    G = torch.randn(shape[0], 20, dtype=torch.float64)
+    G = G @ G.T
+    found = root(G, W)
+    assert torch.equal(root(0 * G, W), 0 * found)
+    assert found.shape == (min(shape), shape[1])
+    assert_close(found.T @ found, W.T @ G @ W, rtol=1e-10, atol=1e-10)
+
+
+def test_rounding_of_float32_sums_is_cured():
+    g = torch.randn(40, 3)
+    G = (g @ g.T).double()  # rank 3, with negative eigenvalues of rounding
+    assert float(torch.linalg.eigvalsh(G)[0]) < -1e-7
+    W = torch.randn(40, 60, dtype=torch.float64)
+    found = root(G, W)
+    assert_close(found.T @ found, W.T @ G @ W, rtol=1e-5, atol=1e-4 * float((W.T @ G @ W).diagonal().mean()))
+    with pytest.raises(torch.linalg.LinAlgError):
+        root(torch.diag(torch.tensor([1.0, -0.5])).double(), W[:2])

@@ -1,0 +1,135 @@
+"""`infprune doctor --estimate`: configuration -> what scoring would take, without a weight being allocated."""
+
+import torch
+from torch import nn
+
+from infprune import cost, selection
+from infprune.config import Config
+from infprune.coupling.couple import couple
+from infprune.coupling.groups import ChannelLayer
+from infprune.errors import ArchitectureError, InfpruneError
+from infprune.estimate import Estimate, Rates, estimate, measured_rates
+from infprune.forward import Inputs, move, tensors
+from infprune.imports import one_line
+from infprune.models.attention import explicit
+from infprune.models.build import build
+from infprune.pipeline.bounds import GIB, installed
+from infprune.pipeline.estimate_results import EstimateResult, MemoryRow, WorkRow
+from infprune.pipeline.session import example_inputs, open_session, prepare, spec_of
+from infprune.progress import Progress
+from infprune.scores.contract import Need
+from infprune.scores.measure import WIDEST_GRAM, needs_of
+
+SHARE = 0.9  # of the machine's memory
+SAMPLES = 2
+
+
+def run(settings: Config, memory: float | None, progress: Progress) -> EstimateResult:
+    """Build the network on the meta device, couple it there and count.
+
+    Cuts are not tried, since nothing can be computed: layers whose cut would fail count as prunable.
+
+    Raises:
+        ArchitectureError: it cannot be built without memory, or not traced.
+    """
+    example = _example(settings)
+    with progress.bar("estimate", 2) as bar:
+        module = _shapes(settings)
+        bar.advance("tracing")
+        coupling = couple(module, example)
+        bar.advance()
+    layers = selection.prunable(coupling, settings.prune.protect)
+    kronecker = Need.KRONECKER in needs_of([settings.score.criterion])
+
+    def made(batch: int, *, factors: bool = kronecker) -> Estimate:
+        return estimate(
+            module, coupling, layers, example,
+            batch=batch, samples=settings.data.calibration, positions=settings.data.positions, kronecker=factors,
+        )  # fmt: skip
+
+    found, rates = made(settings.data.batch_size), measured_rates()
+    budget = int(installed() * SHARE if memory is None else memory * GIB)
+    total = cost.count(coupling)
+    return EstimateResult(
+        model=str(settings.model.name or settings.model.factory),
+        inputs=[spec_of(t).model_dump() for t in tensors(example)],
+        criterion=settings.score.criterion,
+        samples=settings.data.calibration,
+        batch_size=settings.data.batch_size,
+        positions=settings.data.positions,
+        params=total.params,
+        macs=total.macs,
+        channels=_channels(layers),
+        widest=found.widest,
+        memory=MemoryRow(found.weights, found.activations, found.factors, found.solving, found.peak, budget),
+        work=_work(found, rates),
+        seconds_expected=found.seconds(rates),
+        advice=_advice(found, made(1), made(settings.data.batch_size, factors=False), settings, budget),
+    )
+
+
+def _example(settings: Config) -> Inputs:
+    if settings.model.inputs is not None:
+        prepare(settings)
+        return move(example_inputs(settings, SAMPLES, "cpu"), "meta")
+    return move(open_session(settings, "doctor").example(SAMPLES), "meta")
+
+
+def _shapes(settings: Config) -> nn.Module:
+    """The configured network without weights."""
+    m = settings.model
+    try:
+        with torch.device("meta"):
+            module = build(m.name, m.factory, dict(m.args))
+        return explicit(module.to("meta").eval())
+    except InfpruneError:
+        raise
+    except Exception as error:
+        raise ArchitectureError(
+            f"{m.name or m.factory}: cannot be built without memory ({one_line(error)}); its code computes with its "
+            "weights when it is built"
+        ) from error
+
+
+def _channels(layers: tuple[ChannelLayer, ...]) -> int:
+    return sum(layer.size for layer in layers)
+
+
+def _work(found: Estimate, rates: Rates) -> WorkRow:
+    return WorkRow(
+        forward=found.forward,
+        backward=found.backward,
+        gram=found.gram,
+        factorising=found.factorising,
+        network_seconds=(found.forward + found.backward) / rates.network,
+        gram_seconds=found.gram / rates.products,
+        factorising_seconds=found.factorising / rates.factorising,
+    )
+
+
+def _advice(found: Estimate, single: Estimate, gates: Estimate, settings: Config, budget: int) -> list[str]:
+    """What brings the peak below the budget, the least change first."""
+    advice = []
+    if found.widest > WIDEST_GRAM:
+        advice.append(
+            f"a weight reads {found.widest:,} inputs, more than the {WIDEST_GRAM:,} that are scored: "
+            "score.criterion=gate, or prune.protect the layer before it"
+        )
+    if found.peak <= budget:
+        return advice
+    rest = budget - found.weights - found.factors
+    each = max(1, found.activations - single.activations) / max(1, settings.data.batch_size - 1)
+    if single.peak <= budget:
+        fits = min(settings.data.batch_size - 1, int(1 + (rest - single.activations) / each))
+        advice.append(f"data.batch_size={max(1, fits)} fits")
+    if gates.peak <= budget and gates.peak < found.peak:
+        advice.append("score.criterion=gate needs no factors and fits")
+    if single.activations > budget - found.weights:
+        advice.append("even one sample is too much: checkpoint activations in the network's code")
+    held = max(found.solving, single.activations) + found.weights
+    if single.peak > budget > held:
+        sweeps = -(-found.factors // (budget - held))
+        advice.append(
+            f"score in {sweeps} sweeps of some layers each (prune.protect the others): their factors fit one by one"
+        )
+    return advice or ["a machine with more memory"]
