@@ -1,6 +1,6 @@
 """Kronecker factors of the Fisher of one weight: H = G (x) A."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from infprune import ranks
 from infprune.curvature.patches import gram, matrix, outputs
 from infprune.curvature.positions import Positions
 from infprune.curvature.sweep import LabelSource, Observer
@@ -29,12 +30,15 @@ class KroneckerFactors:
 
 
 class MomentsObserver(Observer):
-    """Collects A of the named modules, on `positions` output positions per sample (None: on all); needs no gradient."""
+    """Collects A of the named modules, on `positions` output positions per sample (None: on all); needs no gradient.
 
-    def __init__(self, names: Collection[str], positions: int | None = None) -> None:
+    `first`: samples that lower ranks see.
+    """
+
+    def __init__(self, names: Collection[str], positions: int | None = None, first: int = 0) -> None:
         self._names = names
         self._positions = positions
-        self._seen = Counter[nn.Module]()
+        self._seen = defaultdict[nn.Module, int](lambda: first)
         self._sums: dict[str, Tensor] = {}
         self._samples = 0
 
@@ -51,18 +55,23 @@ class MomentsObserver(Observer):
 
     def result(self, draws: int = 1) -> dict[str, Tensor]:
         """The means, by module name; `draws`: how often each batch was ended."""
-        return {name: total / (self._samples // draws) for name, total in self._sums.items()}
+        samples = ranks.totals(self._samples // draws)[0]
+        return {name: ranks.total(found) / samples for name, found in self._sums.items()}
 
 
 class KroneckerObserver(Observer):
     """Collects both factors of the named modules; A as `MomentsObserver` does."""
 
     def __init__(
-        self, names: Collection[str], positions: int | None = None, labels: LabelSource = LabelSource.MODEL
+        self,
+        names: Collection[str],
+        positions: int | None = None,
+        labels: LabelSource = LabelSource.MODEL,
+        first: int = 0,
     ) -> None:
         self.labels = labels
         self._names = names
-        self._moments = MomentsObserver(names, positions)
+        self._moments = MomentsObserver(names, positions, first)
         self._gradients: dict[str, Tensor] = {}
         self._rows: dict[str, int] = {}
 
@@ -89,11 +98,14 @@ class KroneckerObserver(Observer):
         """Count the samples."""
         self._moments.batch(samples, gradients)
 
+    def _positions_seen(self, name: str) -> float:
+        return max(ranks.totals(self._rows[name])[0], 1.0)
+
     def result(self, draws: int) -> dict[str, KroneckerFactors]:
         """The means, by module name; `draws`: backward passes per batch, over which exact labels are summed."""
         summed = draws if self.labels is LabelSource.EXACT else 1
         return {
-            name: KroneckerFactors(inputs, summed * self._gradients[name] / max(self._rows[name], 1))
+            name: KroneckerFactors(inputs, summed * ranks.total(self._gradients[name]) / self._positions_seen(name))
             for name, inputs in self._moments.result(draws).items()
         }
 

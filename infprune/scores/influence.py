@@ -41,4 +41,4 @@ def _readers(inputs: ScoringInputs, layer: ChannelLayer, cache: dict[str, Tensor
             yield Reader(a.clone(), padded.T @ g @ padded, columns)
 
 
-INFLUENCE = Criterion(_score, frozenset({Need.KRONECKER}))
+INFLUENCE = Criterion(_score, frozenset({Need.KRONECKER}), separable=True)
