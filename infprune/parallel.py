@@ -1,6 +1,7 @@
 """A network trained by several ranks, each on its rows of every batch: as one process trains it on the whole batch."""
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from infprune import ranks
 from infprune.data.loaders import Rows
-from infprune.forward import picked
+from infprune.forward import Inputs, logits, move, picked
 
 
 class Replica:
@@ -22,14 +23,14 @@ class Replica:
     The loss of a rank's rows has to be multiplied by `weight`, so that the mean over ranks is the mean over samples.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, example: Inputs) -> None:
         self.module = module
         self._wrapped: nn.Module | None = None
         if ranks.world() > 1:
             device = next(module.parameters()).device
             ids = None if device.type == "cpu" else [device.index]
-            # What only auxiliary outputs need has no gradient, as in one process.
-            self._wrapped = DistributedDataParallel(_Logits(module), device_ids=ids, find_unused_parameters=True)
+            some = _idle(module, move(example, device))
+            self._wrapped = DistributedDataParallel(_Logits(module), device_ids=ids, find_unused_parameters=some)
 
     @contextmanager
     def on(self, rows: Rows, chance: int) -> Iterator[nn.Module]:
@@ -41,8 +42,17 @@ class Replica:
         with torch.random.fork_rng([] if device.type == "cpu" else [device]), synchronised(self.module):
             torch.manual_seed(chance + ranks.rank())
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "find_unused_parameters")
+                warnings.filterwarnings("ignore", "Grad strides do not match")  # of a convolution of one channel
                 yield self._wrapped
+
+
+def _idle(module: nn.Module, x: Inputs) -> bool:
+    """Whether the logits need not all parameters; the search for these costs a walk through the graph in every step."""
+    trial = copy.deepcopy(module).train()
+    wanted = [p for p in trial.parameters() if p.requires_grad]
+    with torch.enable_grad(), torch.random.fork_rng([] if wanted[0].device.type == "cpu" else [wanted[0].device]):
+        found = torch.autograd.grad(logits(trial, x).sum(), wanted, allow_unused=True)
+    return any(g is None for g in found)
 
 
 def weight(rows: Rows) -> float:

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from infprune import ranks
 from infprune.data.augment import none
-from infprune.data.dataset import Samples
+from infprune.data.dataset import Samples, gather
 from infprune.data.loaders import Batches, rows, shared_batches
 from infprune.errors import ConfigError, InputError
 from infprune.evaluation import evaluate
@@ -160,7 +160,9 @@ def train(
     ranks.alike("weights and data", origin)
     if resume and checkpoint is not None and ranks.once(lambda: [exists(checkpoint)], 1)[0]:
         _restore(state, recipe, seed, origin, checkpoint)
-    work = _Work(state, Replica(module), recipe, len(data), seed, augment)
+    with passing_by(auxiliary):
+        replica = Replica(module, gather(data, [i % len(data) for i in range(2)])[0])
+    work = _Work(state, replica, recipe, len(data), seed, augment)
     total = recipe.total or recipe.epochs
     for epoch in range(recipe.begun + len(state.history), recipe.begun + recipe.epochs):
         torch.manual_seed(_mix(seed, epoch))
