@@ -1,6 +1,7 @@
 """Numbers that must not depend on how many ranks make them; run by one process and by torchrun: OUTPUT is written."""
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from easy_training import RECIPES, images, network
+from easy_training import RECIPES, Telling, images, network
+from forms import TwoInputs, WithAuxiliary, drawn
 from infprune import compensation, ranks
 from infprune.coupling.couple import couple
 from infprune.coupling.graph import trace
 from infprune.coupling.propagation import Options
 from infprune.data.augment import crop_flip
+from infprune.data.dataset import ArrayDataset
 from infprune.data.loaders import batches
 from infprune.evaluation import evaluate
 from infprune.scores import SCORES
@@ -73,16 +76,26 @@ def refitted(module, size, positions):
     return found | {f"damping {fit.module}": torch.tensor(fit.damping) for fit in fits}
 
 
-def trained(module, recipe, padding=None, samples=60):
+def trained(module, recipe, padding=None, data=None, **options):
     """The weights, and what was told of the epochs."""
-    augment = {} if padding is None else {"augment": lambda x, rows: crop_flip(x, padding, rows=rows)}
-    data = images(samples)
-    done = train(module, data, batches(images(), 32), recipe, seed=5, **augment)
+    if padding is not None:
+        options["augment"] = lambda x, rows: crop_flip(x, padding, rows=rows)
+    data = data or images()
+    done = train(module, data, batches(data, 32), recipe, seed=5, **options)
     history = [(e.loss, e.train_accuracy, e.validation_accuracy) for e in done.history]
     return dict(done.module.state_dict()) | {"history": torch.tensor(history, dtype=torch.float64)}
 
 
-def numbers():
+def resumed(recipe, folder):
+    """A run that is interrupted in its second epoch and goes on; another one that is not."""
+    last = replace(recipe, epochs=2)
+    with suppress(KeyboardInterrupt):
+        trained(plain(), last, checkpoint=folder / "state.ckpt", progress=Telling(stop=5))
+    assert (folder / "state.ckpt").exists()
+    return trained(plain(), last, checkpoint=folder / "state.ckpt", resume=True)
+
+
+def numbers(folder):
     """By name."""
     sgd, everything = RECIPES["sgd"], RECIPES["everything"]
     told = evaluate(plain(), batches(images(), 7))
@@ -95,17 +108,23 @@ def numbers():
     found["recalibrated"] = refitted(normed(), 13, None)
     found["sgd"] = trained(plain(), replace(sgd, epochs=2))
     found["adamw, ema, clipping, crops"] = trained(plain(), replace(everything, epochs=2), 1)
-    found["a small last batch"] = trained(plain(), replace(sgd, epochs=2), samples=51)
+    found["a small last batch"] = trained(plain(), replace(sgd, epochs=2), data=images(51))
     found["batch norm"] = trained(normed(), replace(sgd, epochs=2))
-    found["batch norm, a small last batch"] = trained(normed(), replace(sgd, epochs=2), samples=50)
+    found["batch norm, a small last batch"] = trained(normed(), replace(sgd, epochs=2), data=images(50))
+    found["interrupted and resumed"] = resumed(sgd, folder)
+    found["auxiliary outputs"] = trained(WithAuxiliary(), sgd, data=images(40))
+    *x, y = drawn(60, 0)
+    found["two inputs"] = trained(TwoInputs(), sgd, data=ArrayDataset(tuple(x), y))
+    found["dropout"] = trained(network(), sgd)
     return {f"{a}: {b}": t.contiguous().clone() for a, values in found.items() for b, t in values.items()}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     ranks.join()
-    result = numbers()
+    target = Path(sys.argv[1])
+    result = numbers(target.parent)
     ranks.alike("numbers", str([(name, t.tolist()) for name, t in sorted(result.items())]))
     if ranks.leads():
-        save_file(result, Path(sys.argv[1]))
+        save_file(result, target)
     ranks.finish()
