@@ -105,7 +105,7 @@ def finish() -> None:
         return
     from torch import distributed  # noqa: PLC0415
 
-    distributed.barrier()
+    totals(0.0)  # a barrier that needs no GPU
     _here.member = None
     distributed.destroy_process_group()
 

@@ -117,14 +117,15 @@ def test_report(tmp_path):
     assert names[0] == names[1]
 
 
+# Slimming cuts without compensation: the epoch after it blows rounding errors up a hundredfold.
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["midway", "slimming"])
-def test_pruning_while_training(tmp_path, method):
+@pytest.mark.parametrize(("method", "tolerance"), [("midway", 1e-3), ("slimming", 3e-2)])
+def test_pruning_while_training(tmp_path, method, tolerance):
     for name, run in (("one", alone), ("two", ranked)):
         words = ("prune", "--method", method, "finetune.epochs=2", "--quiet", *SMALL, "-o", f"{name}.safetensors")
         outcome = run(tmp_path, *INFPRUNE, *words, f"run.dir={name}")
         assert outcome.returncode == 0, outcome.stderr
-    close(tmp_path / "one.safetensors", tmp_path / "two.safetensors", 1e-3)
+    close(tmp_path / "one.safetensors", tmp_path / "two.safetensors", tolerance)
 
 
 FAULTS = {
