@@ -59,9 +59,9 @@ def execute(
 
 def _meet(command: str, *, distributed: bool) -> None:
     """Join the other ranks, if there are any."""
-    if not distributed and ranks.asked():
-        raise ConfigError(f"{command} runs in one process; start it without torchrun")
     ranks.join()
+    if not distributed and ranks.world() > 1:
+        raise ConfigError(f"{command} runs in one process; start it without torchrun")
 
 
 def _show(result: Any, show: Callable[[Any, Console], None], *, as_json: bool, quiet: bool) -> None:
