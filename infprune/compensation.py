@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from infprune import ranks
 from infprune.coupling.groups import Computation, Coupling
 from infprune.curvature.patches import assigned, chunks, columns, matrix, outputs
 from infprune.curvature.positions import Positions
@@ -84,9 +85,10 @@ def least_squares(
         stack.enter_context(torch.no_grad())
         targets = [_Target(small, coupling, call, kept) for call in todo]
         ends = {target.call.module: target.end for target in targets}
-        pairs = stack.enter_context(lockstep(dense, small, ends, batches))
+        share = ranks.share(batches, least=1)
+        pairs = stack.enter_context(lockstep(dense, small, ends, share.batches))
         for target in targets:
-            fits.append(_refit(target, pairs, positions, damping))
+            fits.append(_refit(target, pairs, share, positions, damping))
             bar.advance(target.call.module)
     return tuple(fits)
 
@@ -107,9 +109,9 @@ def recalibrate(module: nn.Module, batches: Batches) -> None:
     Batches of one sample have no variance and are left out; if there are no others, the statistics stay.
     """
     norms = _norms(module)
-    inputs = (x for x, _ in batches if size(x) > 1)
+    inputs = (x for x, _ in ranks.share(batches).batches if size(x) > 1)
     first = next(inputs, None) if norms else None
-    if first is None:
+    if ranks.totals(float(first is not None))[0] == 0:
         return
     momenta = [m.momentum for m in norms]
     try:
@@ -118,11 +120,23 @@ def recalibrate(module: nn.Module, batches: Batches) -> None:
                 m.reset_running_stats()
                 m.momentum = None  # cumulative mean
                 m.train()
-            for x in itertools.chain([first], inputs):
+            for x in itertools.chain([] if first is None else [first], inputs):
                 run(module, x)
+            for m in norms:
+                _mean_over_ranks(m)
     finally:
         for m, momentum in zip(norms, momenta, strict=True):
             m.momentum = momentum
+
+
+def _mean_over_ranks(norm: Any) -> None:
+    """Each rank's statistics are the mean of its batches: weigh them by their number."""
+    if ranks.world() == 1:
+        return
+    batches = ranks.total(norm.num_batches_tracked)
+    for statistic in (norm.running_mean, norm.running_var):
+        statistic.copy_(ranks.total(statistic * norm.num_batches_tracked) / batches)
+    norm.num_batches_tracked.copy_(batches)
 
 
 def _affected(coupling: Coupling, kept: Kept) -> list[Computation]:
@@ -179,24 +193,37 @@ class _Target:
         return y.dim() - 1 if isinstance(self.module, nn.Linear) else 1
 
 
-def _refit(target: _Target, pairs: Pairs, positions: int | None, damping: float | None) -> Fit:
+def _refit(target: _Target, pairs: Pairs, share: ranks.Share, positions: int | None, damping: float | None) -> Fit:
     module, name = target.module, target.call.module
-    folds: dict[int, Moments] = {}
-    seen = Counter[int]()  # samples before, in each call of the module
+    found: dict[int, Moments] = {}
+    seen = Counter[int](dict.fromkeys(range(target.calls), share.skipped))  # samples before, in each call of it
     for number, pair in enumerate(pairs.of(name, target.calls)):
         call = number % target.calls
         at = Positions(positions, seen[call])
         seen[call] += len(pair.x)
         for part in _moments(module, pair.x, target.of(pair), at, ones=target.ones):
-            i = pair.batch % FOLDS
-            folds[i] = folds[i] + part if i in folds else part
+            i = (share.first + pair.batch) % FOLDS
+            found[i] = found[i] + part if i in found else part
+    folds = _of_all_ranks(found, share.count)
     total = functools.reduce(operator.add, folds.values())
     old = _weights(module, total, ones=target.ones)
     if damping is None:
         damping = chosen_damping(list(folds.values()), old) if len(folds) > 1 else UNKNOWN
-    new = fit(total, old, damping)
+    new = ranks.agreed(fit(total, old, damping))
     _store(module, new, None if target.norm is None else target.norm.running_mean, ones=target.ones)
     return Fit(name, total.residual(old), total.residual(new), damping)
+
+
+def _of_all_ranks(found: dict[int, Moments], batches: int) -> dict[int, Moments]:
+    """The sums over ranks of the folds of so many batches; a rank may have seen none of some fold."""
+    if ranks.world() == 1:
+        return found
+    like = next(iter(found.values()))
+    none = Moments(torch.zeros_like(like.gram), torch.zeros_like(like.cross), 0.0)
+    mine = [found.get(i, none) for i in range(min(FOLDS, batches))]
+    return {
+        i: Moments(ranks.total(m.gram), ranks.total(m.cross), ranks.totals(m.energy)[0]) for i, m in enumerate(mine)
+    }
 
 
 def _moments(module: Any, x: Tensor, y: Tensor, at: Positions, *, ones: bool) -> Iterator[Moments]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infprune import ranks
 from infprune.errors import ArchitectureError, InputError
 from infprune.forward import Inputs, logits
 from infprune.modes import evaluating
@@ -38,7 +39,7 @@ class Contrast:
 
 @torch.no_grad()
 def evaluate(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Evaluation:
-    """Measure `module` in eval mode over all batches.
+    """Measure `module` in eval mode over all batches, which the ranks share.
 
     Raises:
         ArchitectureError: the outputs are not logits `(N, classes)` that fit the labels.
@@ -46,7 +47,7 @@ def evaluate(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Eva
     """
     tally = _Tally()
     with evaluating(module):
-        for x, y in batches:
+        for x, y in ranks.share(batches).batches:
             tally.add(logits(module, x), y)
     return tally.total()
 
@@ -120,6 +121,8 @@ class _Tally:
         self._samples += len(y)
 
     def total(self) -> Evaluation:
+        right, self._loss, samples = ranks.totals(self._right, self._loss, self._samples)
+        self._right, self._samples = round(right), round(samples)
         if self._samples == 0:
             raise InputError("expected samples to evaluate on, got an empty split")
         if not math.isfinite(self._loss):

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from infprune import ranks
 from infprune.errors import InputError
 
 _TEMPORARY = ".infprune-*.tmp"
@@ -46,11 +47,13 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
 def atomic_writes(files: Mapping[Any, bytes | str]) -> None:
     """Write files that belong together, by path: each as `atomic_write` does, and none of them if one cannot be.
 
-    All are complete beside their targets before the first takes its place.
+    All are complete beside their targets before the first takes its place. Of several ranks, one writes.
 
     Raises:
         InputError: a place cannot be written to, or the disk is full.
     """
+    if not ranks.leads():
+        return
     with ExitStack() as cleanup:
         staged = []
         for path, data in files.items():

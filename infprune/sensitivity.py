@@ -1,5 +1,6 @@
 """What a network loses when one layer alone is narrowed: measured, so that layers can be compared."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from infprune import ranks
 from infprune.coupling.groups import ChannelLayer, Computation, Coupling, Role
 from infprune.curvature.kronecker import wide
 from infprune.curvature.patches import assigned, matrix, rows_read
@@ -43,7 +45,7 @@ def measure(
     (docs/log.md).
 
     Costs about `len(SHARES)` half forward passes per layer over `inputs`: what comes before the first changed module
-    is run once for all trials.
+    is run once for all trials. Ranks share the trials, so that each is the same on any number of them.
 
     Args:
         module: the dense network; eval mode is used.
@@ -60,13 +62,13 @@ def measure(
         stack.enter_context(evaluating(module))
         stack.enter_context(torch.no_grad())
         parts = list(_parts(module, inputs))
-        total = len(parts) * sum(map(len, losses.values()))
+        total = math.ceil(len(parts) * sum(map(len, losses.values())) / ranks.world())
         bar = stack.enter_context(progress.bar("sensitivity", total))
         for some in _groups(coupling, layers):
+            every = [(layer, i) for layer in some for i in range(len(widths(layer.size)))]
             trials = [
                 _trial(module, coupling, layer, scores[layer.name], i, moments)
-                for layer in some
-                for i in range(len(widths(layer.size)))
+                for layer, i in every[ranks.rank() :: ranks.world()]  # later layers cost less
             ]
             for x in parts:
                 with _recording(module) as record:
@@ -75,7 +77,8 @@ def measure(
                     with silencing(module, trial.silence), _resuming(module, record, trial.changed):
                         losses[trial.layer][trial.number] += _moved(logits(module, x) - dense) / size(inputs)
                     bar.advance(trial.layer)
-    return {layer.name: Curve(tuple(widths(layer.size)), tuple(losses[layer.name])) for layer in layers}
+    found = {name: ranks.totals(*values) for name, values in losses.items()}
+    return {layer.name: Curve(tuple(widths(layer.size)), tuple(found[layer.name])) for layer in layers}
 
 
 def _groups(coupling: Coupling, layers: Sequence[ChannelLayer]) -> Iterator[list[ChannelLayer]]:

@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from infprune.data.dataset import Samples
-from infprune.data.loaders import Batches, batches
+from infprune import ranks
+from infprune.data.augment import none
+from infprune.data.dataset import Samples, gather
+from infprune.data.loaders import Batches, rows, shared_batches
 from infprune.errors import ConfigError, InputError
 from infprune.evaluation import evaluate
 from infprune.files import atomic_write, exists
 from infprune.forward import Inputs, logits
 from infprune.models.checkpoint import digest, read_pickle, verify_sums
 from infprune.modes import passing_by
+from infprune.parallel import Replica, counted, weight
 from infprune.progress import Progress, Silent
 
 
@@ -117,7 +120,7 @@ def train(
     *,
     seed: int,
     origin: str = "",
-    augment: Callable[[Inputs], Inputs] = lambda x: x,
+    augment: Callable[..., Inputs] = none,
     auxiliary: Sequence[nn.Module] = (),
     plugin: Plugin | None = None,
     checkpoint: Path | None = None,
@@ -131,6 +134,9 @@ def train(
     Order, dropout and augmentation of an epoch depend on `(seed, epoch)` alone, so a run that is resumed from its
     last checkpoint ends with the same weights as one that was never interrupted.
 
+    Several ranks share each batch by rows and end with the weights of one process, to rounding; only dropout, which
+    every rank draws for its own rows, differs.
+
     Args:
         module: on the device to train on.
         data: training samples.
@@ -138,7 +144,7 @@ def train(
         recipe: how.
         seed: of everything random.
         origin: what the run starts from besides the weights, e.g. the data; a checkpoint of another origin is refused.
-        augment: changes a batch of inputs.
+        augment: changes a batch of inputs, `(x, rows=...)`; see `data.augment`.
         auxiliary: modules to pass by, because only train mode calls them and a cut has left them behind.
         plugin: takes part in every step, and is saved and restored with the network.
         checkpoint: written after every epoch, atomically; None for none.
@@ -151,50 +157,68 @@ def train(
     """
     origin = f"{digest(module)} {origin}"
     state = _start(module, recipe, plugin or Plugin())
-    if resume and checkpoint is not None and exists(checkpoint):
+    ranks.alike("weights and data", origin)
+    if resume and checkpoint is not None and ranks.once(lambda: [exists(checkpoint)], 1)[0]:
         _restore(state, recipe, seed, origin, checkpoint)
-    steps = math.ceil(len(data) / recipe.batch_size)
+    with passing_by(auxiliary):
+        replica = Replica(module, gather(data, [i % len(data) for i in range(2)])[0])
+    work = _Work(state, replica, recipe, len(data), seed, augment)
     total = recipe.total or recipe.epochs
     for epoch in range(recipe.begun + len(state.history), recipe.begun + recipe.epochs):
         torch.manual_seed(_mix(seed, epoch))
-        loader = batches(data, recipe.batch_size, shuffle_seed=_mix(seed, epoch), device=_device(module))
-        with progress.bar(f"epoch {epoch + 1}/{total}", steps) as bar, passing_by(auxiliary):
-            loss, accuracy = _epoch(state, loader, recipe, epoch, steps, augment, bar.advance)
+        loader = shared_batches(data, recipe.batch_size, _mix(seed, epoch), _device(module))
+        with progress.bar(f"epoch {epoch + 1}/{total}", work.steps) as bar, passing_by(auxiliary):
+            loss, accuracy = _epoch(work, loader, epoch, bar.advance)
         judged = evaluate(state.plugin.view(_result(state)), validation)
         state.history.append(Epoch(epoch + 1, loss, accuracy, judged.accuracy))
-        if checkpoint is not None:
+        if checkpoint is not None and ranks.leads():
             _save(state, recipe, seed, origin, checkpoint)
     return Trained(_result(state), tuple(state.history))
 
 
-def _epoch(
-    state: _State,
-    loader: Batches,
-    recipe: Recipe,
-    epoch: int,
-    steps: int,
-    augment: Callable[[Inputs], Inputs],
-    tell: Callable[[str], None],
-) -> tuple[float, float]:
+@dataclass(frozen=True)
+class _Work:
+    """What an epoch is made of."""
+
+    state: _State
+    replica: Replica
+    recipe: Recipe
+    samples: int
+    seed: int
+    augment: Callable[..., Inputs]
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.samples / self.recipe.batch_size)
+
+
+def _epoch(work: _Work, loader: Batches, epoch: int, tell: Callable[[str], None]) -> tuple[float, float]:
+    state, recipe, steps = work.state, work.recipe, work.steps
     state.module.train()
     total, right, seen = 0.0, 0, 0
     for i, (x, y) in enumerate(loader):
-        if len(y) < 2:  # batch norm has no variance to estimate
+        part = rows(min(recipe.batch_size, work.samples - i * recipe.batch_size))
+        if part.total < 2:  # batch norm has no variance to estimate
             continue
         for group in state.optimizer.param_groups:
             group["lr"] = _lr(recipe, epoch + i / steps)
-        with torch.autocast(y.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            z = state.plugin.logits(state.module, augment(x))
-            loss = F.cross_entropy(z, y, label_smoothing=recipe.label_smoothing)
-        _step(state, loss, recipe)
+        inputs = work.augment(x, rows=part)  # draws as in one process; dropout below does not
+        with work.replica.on(part, _mix(_mix(work.seed, epoch), i)) as module:
+            with torch.autocast(y.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                z = state.plugin.logits(module, inputs)
+                loss = F.cross_entropy(z, y, label_smoothing=recipe.label_smoothing)
+            _step(state, loss * weight(part), recipe)
         state.plugin.step((epoch - recipe.begun + (i + 1) / steps) / recipe.epochs)
-        total += float(loss.detach()) * len(y)
-        right += int((z.argmax(1) == y).sum())
-        seen += len(y)
+        if counted(part):
+            total += float(loss.detach()) * len(y)
+            right += int((z.argmax(1) == y).sum())
+            seen += len(y)
         if not math.isfinite(total):
             raise InputError(f"the training loss became {total} in epoch {epoch + 1}; lower lr (now {recipe.lr})")
-        tell(f"loss {total / seen:.4f}  train accuracy {right / seen:.4f}  {state.plugin.note()}".rstrip())
-    return total / max(seen, 1), right / max(seen, 1)
+        shown = max(seen, 1)
+        tell(f"loss {total / shown:.4f}  train accuracy {right / shown:.4f}  {state.plugin.note()}".rstrip())
+    lost, hits, samples = ranks.totals(total, right, seen)
+    return lost / max(samples, 1), hits / max(samples, 1)
 
 
 def _step(state: _State, loss: Tensor, recipe: Recipe) -> None:

@@ -33,7 +33,11 @@ from infprune.unlearning import METHODS as UNLEARNING
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 NOTE = "<!-- Written by scripts/reference.py: change the code, then `make reference`. -->"
 KINDS = {str: "text", int: "integer", float: "number", Path: "path"}
-PLAIN_EXITS = {0: "Done.", 1: "A bug in infprune (with its traceback).", errors.INTERRUPTED: "Interrupted."}
+PLAIN_EXITS = {
+    0: "Done.",
+    1: "A bug in infprune (with its traceback).",
+    errors.INTERRUPTED: "Interrupted, or another rank was (`torchrun`).",
+}
 LEAVES = (errors.ConfigError, errors.ArchitectureError, errors.BudgetError, errors.QualityError, errors.InputError)
 
 

@@ -50,8 +50,8 @@ def network(seed=0):
     )
 
 
-def small_crop(x):
-    return crop_flip(x, padding=1)
+def small_crop(x, **how):
+    return crop_flip(x, padding=1, **how)
 
 
 def run(recipe, module=None, data=None, **options):

@@ -67,9 +67,9 @@ import torch
 torch.set_num_threads(1)
 import easy_training as t
 
-def slow(x):
+def slow(x, rows):
     time.sleep(0.03)
-    return t.small_crop(x)
+    return t.small_crop(x, rows=rows)
 
 t.run(t.KILLED, augment=slow, checkpoint=Path(sys.argv[1]), resume=True)
 """

@@ -163,7 +163,7 @@ def test_same_seed_same_bits(name):
 def test_every_epoch_has_its_own_order_and_noise():
     orders, noise = [], []
 
-    def watch(x):
+    def watch(x, rows):
         orders.append(tuple(x[:, 0, 0, 0].tolist()))
         noise.append(float(torch.rand(1)))
         return x

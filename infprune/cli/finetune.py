@@ -76,4 +76,4 @@ def finetune(
 
         show_train(result, console)
 
-    execute("finetune", work, show, as_json=as_json, quiet=quiet)
+    execute("finetune", work, show, as_json=as_json, quiet=quiet, distributed=True)

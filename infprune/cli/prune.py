@@ -108,7 +108,7 @@ def prune(
         (show_plan if dry_run else show_prune)(result, console)
 
     kept = None if dry_run else junit
-    result = execute("prune", work, show, as_json=as_json, quiet=quiet, junit=kept)
+    result = execute("prune", work, show, as_json=as_json, quiet=quiet, junit=kept, distributed=True)
     enforce(result.missed, as_json=as_json)
 
 

@@ -58,4 +58,4 @@ def report(
 
         show_report(result, console)
 
-    execute("report", work, show, as_json=as_json, quiet=quiet)
+    execute("report", work, show, as_json=as_json, quiet=quiet, distributed=True)

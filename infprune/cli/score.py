@@ -51,4 +51,4 @@ def score(
 
         show_score(result, console)  # type: ignore[arg-type]
 
-    execute("score", work, show, as_json=as_json, quiet=quiet)
+    execute("score", work, show, as_json=as_json, quiet=quiet, distributed=True)

@@ -46,4 +46,4 @@ def train(
 
         show_train(result, console)
 
-    execute("train", work, show, as_json=as_json, quiet=quiet)
+    execute("train", work, show, as_json=as_json, quiet=quiet, distributed=True)

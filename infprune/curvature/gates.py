@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from infprune import ranks
 from infprune.coupling.groups import ChannelLayer, CoupledSlice, Role
 from infprune.curvature.products import filters
 from infprune.curvature.sweep import LabelSource, Observer
@@ -65,8 +66,8 @@ class GateObserver(Observer):
         self._batch = {}
 
     def result(self) -> dict[str, Tensor]:
-        """Z per layer, `(N, C)`."""
-        return {name: torch.cat(rows) for name, rows in self._rows.items()}
+        """Z per layer, `(N, C)`, of the samples of all ranks."""
+        return {name: ranks.joined(torch.cat(rows)) for name, rows in self._rows.items()}
 
 
 def heard(layer: ChannelLayer) -> tuple[CoupledSlice, ...]:

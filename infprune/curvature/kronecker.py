@@ -1,6 +1,6 @@
 """Kronecker factors of the Fisher of one weight: H = G (x) A."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from infprune import ranks
 from infprune.curvature.gram import Gram, add_product, gram_of, mirrored
 from infprune.curvature.patches import matrix, outputs
 from infprune.curvature.positions import Positions
@@ -31,12 +32,15 @@ class KroneckerFactors:
 
 
 class MomentsObserver(Observer):
-    """Collects A of the named modules, on `positions` output positions per sample (None: on all); needs no gradient."""
+    """Collects A of the named modules, on `positions` output positions per sample (None: on all); needs no gradient.
 
-    def __init__(self, names: Collection[str], positions: int | None = None) -> None:
+    `first`: samples that lower ranks see.
+    """
+
+    def __init__(self, names: Collection[str], positions: int | None = None, first: int = 0) -> None:
         self._names = names
         self._positions = positions
-        self._seen = Counter[nn.Module]()
+        self._seen = defaultdict[nn.Module, int](lambda: first)
         self.at: dict[str, Positions] = {}  # those of the last call
         self._sums: dict[str, Gram] = {}
         self._samples = 0
@@ -58,19 +62,24 @@ class MomentsObserver(Observer):
 
     def result(self, draws: int = 1) -> dict[str, Tensor]:
         """The means, by module name; `draws`: how often each batch was ended."""
+        samples = ranks.totals(self._samples // draws)[0]
         names = list(self._sums)  # each sum is dropped once it is put together
-        return {name: self._sums.pop(name).total().div_(self._samples // draws) for name in names}
+        return {name: ranks.total(self._sums.pop(name).total()).div_(samples) for name in names}
 
 
 class KroneckerObserver(Observer):
     """Collects both factors of the named modules; A as `MomentsObserver` does, G on the same positions."""
 
     def __init__(
-        self, names: Collection[str], positions: int | None = None, labels: LabelSource = LabelSource.MODEL
+        self,
+        names: Collection[str],
+        positions: int | None = None,
+        labels: LabelSource = LabelSource.MODEL,
+        first: int = 0,
     ) -> None:
         self.labels = labels
         self._names = names
-        self._moments = MomentsObserver(names, positions)
+        self._moments = MomentsObserver(names, positions, first)
         self._gradients: dict[str, Tensor] = {}
         self._rows: dict[str, int] = {}
 
@@ -98,11 +107,16 @@ class KroneckerObserver(Observer):
         """Count the samples."""
         self._moments.batch(samples, gradients)
 
+    def _positions_seen(self, name: str) -> float:
+        return max(ranks.totals(self._rows[name])[0], 1.0)
+
     def result(self, draws: int) -> dict[str, KroneckerFactors]:
         """The means, by module name; `draws`: backward passes per batch, over which exact labels are summed."""
         summed = draws if self.labels is LabelSource.EXACT else 1
         return {
-            name: KroneckerFactors(inputs, mirrored(self._gradients[name]).mul_(summed / max(self._rows[name], 1)))
+            name: KroneckerFactors(
+                inputs, mirrored(ranks.total(self._gradients[name])).mul_(summed / self._positions_seen(name))
+            )
             for name, inputs in self._moments.result(draws).items()
         }
 

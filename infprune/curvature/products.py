@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from infprune import ranks
 from infprune.coupling.groups import ChannelLayer, CoupledSlice, Role
 from infprune.curvature.sweep import LabelSource, Observer
 
@@ -37,8 +38,9 @@ class MaskGradientObserver(Observer):
             self._sums[layer.name] = self._sums.get(layer.name, 0) + (value.detach() / samples).abs()
 
     def result(self) -> dict[str, Tensor]:
-        """Mean over batches, per layer: `(C,)`."""
-        return {name: total / self._batches for name, total in self._sums.items()}
+        """Mean over the batches of all ranks, per layer: `(C,)`."""
+        batches = ranks.totals(self._batches)[0]
+        return {name: ranks.total(found) / batches for name, found in self._sums.items()}
 
 
 def filters(layer: ChannelLayer) -> list[CoupledSlice]:

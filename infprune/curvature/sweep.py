@@ -71,13 +71,14 @@ class Sweep:
         self._sources: list[Tensor] = []  # of this batch: where gradients end, besides the weights
         self._inner = {n for n in watched if not isinstance(module.get_submodule(n), nn.Embedding)}
 
-    def run(self, batches: Batches, *, seed: int, draws: int) -> None:
+    def run(self, batches: Batches, *, seed: int, draws: int, before: Sequence[int] = ()) -> None:
         """Visit the batches in eval mode; parameters, gradients and modes are left as they were.
 
         Args:
             batches: pairs `(x, y)` on the module's device; see `forward.logits` for what the module may return.
             seed: of the labels drawn from the model.
             draws: labels drawn per sample for `LabelSource.MODEL`.
+            before: sizes of the batches that lower ranks visit: what is drawn for them is passed over here.
 
         Raises:
             ArchitectureError: no logits `(N, classes)` among the outputs.
@@ -98,9 +99,18 @@ class Sweep:
                 for observer in self._observers:
                     if observer.labels is None:
                         observer.batch(len(y), {})
+                before = self._passed_over(before, z, generator, draws)
                 slopes = list(self._slopes(z, y, wanted, generator, draws))
                 for i, (kind, slope) in enumerate(slopes):
                     self._backward(z, slope, kind, weights, last=i + 1 == len(slopes))
+
+    def _passed_over(self, sizes: Sequence[int], z: Tensor, generator: torch.Generator, draws: int) -> Sequence[int]:
+        """Draw labels for batches of these sizes and forget them; nothing is left to pass over."""
+        if any(o.labels is LabelSource.MODEL for o in self._observers):
+            for size in sizes:
+                for _ in range(draws):
+                    self._loss.draw(z.new_zeros(size, z.shape[1]), generator)
+        return ()
 
     def _slopes(
         self, z: Tensor, y: Tensor, wanted: Collection[LabelSource | None], generator: torch.Generator, draws: int

@@ -1,12 +1,14 @@
 """Batches of a dataset on a device, and random subsets; both leave the global random state alone."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
+from infprune import ranks
 from infprune.data.dataset import Part, Samples, stack
 from infprune.errors import ConfigError
 from infprune.forward import Inputs, move
@@ -21,6 +23,25 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    def __getitem__(self, which: slice) -> "Batches":
+        """Some of the batches, of those in order."""
+        assert isinstance(self.loader.sampler, SequentialSampler)
+        step, dataset = self._size, cast("Samples", self.loader.dataset)
+        start, stop, _ = which.indices(len(self))
+        rows = torch.arange(start * step, max(start * step, min(stop * step, len(dataset))))
+        return batches(Part(dataset, rows), step, device=self.device)
+
+    @property
+    def _size(self) -> int:
+        assert self.loader.batch_size is not None
+        return self.loader.batch_size
+
+    @property
+    def sizes(self) -> list[int]:
+        """Samples in each batch."""
+        step, samples = self._size, len(cast("Samples", self.loader.dataset))
+        return [min(step, samples - i * step) for i in range(len(self))]
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
         for x, y in self.loader:
@@ -49,6 +70,57 @@ def batches(
         collate_fn=stack,
         # Without a generator of its own, every pass of a DataLoader draws from the global one.
         generator=torch.Generator().manual_seed(shuffle_seed or 0),
+    )
+    return Batches(loader, device)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """This rank's part of a batch of `total` samples: from `start` on, before `stop`.
+
+    A batch that leaves some rank fewer than two samples is everybody's, whole: batch norm needs two.
+    """
+
+    start: int
+    stop: int
+    total: int
+
+    @property
+    def everybodys(self) -> bool:
+        """Whether all ranks have the same, whole batch."""
+        return self.stop - self.start == self.total
+
+    def of(self, drawn: Tensor) -> Tensor:
+        """The rows of a tensor `(total, ...)`."""
+        return drawn[self.start : self.stop]
+
+
+def rows(total: int) -> Rows:
+    """This rank's rows of a batch; one process has all of them."""
+    return Rows(0, total, total) if total < 2 * ranks.world() else Rows(*ranks.part(total), total)
+
+
+class _Shared(Sampler[list[int]]):
+    """This rank's rows of each batch that `whole` draws."""
+
+    def __init__(self, whole: BatchSampler) -> None:
+        self._whole = whole
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for indices in self._whole:
+            mine = rows(len(indices))
+            yield indices[mine.start : mine.stop]
+
+
+def shared_batches(dataset: Samples, batch_size: int, shuffle_seed: int, device: str | torch.device) -> Batches:
+    """The batches of `batches(..., shuffle_seed)`, of which each rank loads its `rows`."""
+    generator = torch.Generator().manual_seed(shuffle_seed)
+    whole = BatchSampler(RandomSampler(dataset, generator=generator), batch_size, drop_last=False)
+    loader: DataLoader[Any] = DataLoader(
+        cast("Dataset[Any]", dataset), batch_sampler=_Shared(whole), collate_fn=stack, generator=generator
     )
     return Batches(loader, device)
 

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from infprune import selection
+from infprune import ranks, selection
 from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.data.dataset import gather
 from infprune.data.loaders import Batches
 from infprune.forward import Inputs, move
 from infprune.models.attention import explicit
+from infprune.models.checkpoint import digest
 from infprune.pipeline import cutting
 from infprune.pipeline.session import Session, open_coupling, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
@@ -74,6 +75,9 @@ def open_bench(settings: Config, command: str, watch: Stopwatch) -> Bench:
 def bench_of(session: Session, dense: nn.Module, watch: Stopwatch) -> Bench:
     """Couple a network whose attention is explicit."""
     with watch.stage("coupling"):
+        ranks.alike("weights", digest(dense))
         coupling = open_coupling(dense, session)
+        found = [(layer.name, layer.size, layer.frozen) for layer in coupling.layers]
+        ranks.alike("coupling (did a trial run out of time?)", str(found))
         layers = selection.prunable(coupling, session.config.prune.protect)
     return Bench(session, dense, coupling, layers)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from infprune import compensation, forward, selection
+from infprune import compensation, forward, ranks, selection
 from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.data.loaders import Batches
 from infprune.errors import ArchitectureError
@@ -70,6 +70,7 @@ def cut(
         else:
             plan = fast_enough(module, coupling, layers, scores, budget.latency, limits, forward.head(inputs, 1))
         kept = kept_positions(coupling, plan.masks)
+        ranks.alike("plan", str({name: mask.tolist() for name, mask in plan.masks.items()}))
         small = resized(module, kept)
         proof = prove(module, small, coupling, plan.masks, (inputs, noise))
         if proof.holds:

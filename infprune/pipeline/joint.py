@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor, nn
 
-from infprune import selection
+from infprune import ranks, selection
 from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer
 from infprune.curvature.products import filters
@@ -115,6 +115,8 @@ def _check(settings: Config) -> None:
     method = settings.finetune.method
     if settings.prune.latency is not None and method != "midway":
         raise ConfigError(f"prune.latency: {method} cannot learn it; use prune.macs")
+    if method == "inf-cp" and ranks.world() > 1:
+        raise ConfigError("finetune.method: inf-cp learns its masks in one process; start it without torchrun")
     if settings.score.file is not None:
         raise ConfigError(f"score.file: {method} trains the network before it is cut; drop --scores")
 

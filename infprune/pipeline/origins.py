@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from infprune import ranks
 from infprune.config import PruneConfig
 from infprune.files import sha256
 from infprune.models.checkpoint import digest
@@ -28,7 +29,7 @@ def origins(bench: Bench, artifact: Path | None = None) -> Provenance:
         | {"calibration": min(settings.data.calibration, len(splits.train))},
         base_sha256=digest(bench.dense),
         scores_sha256=sha256(settings.score.file) if settings.score.file else None,
-        artifact_sha256=None if artifact is None else sha256(artifact),
+        artifact_sha256=None if artifact is None or not ranks.leads() else sha256(artifact),
     )
 
 

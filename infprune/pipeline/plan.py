@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from infprune import cost
+from infprune import cost, ranks
 from infprune.config import Config
 from infprune.errors import ConfigError
 from infprune.latency import compare
@@ -97,8 +97,12 @@ def sizes(bench: Bench, plan: PruningPlan) -> Sizes:
 
 def timed(bench: Bench, small: nn.Module) -> Change:
     """Median milliseconds of one sample, dense and pruned."""
-    found = compare(bench.dense, small, bench.session.example(1), range(ROUNDS))
-    return Change(found.dense.median, found.pruned.median)
+
+    def medians() -> tuple[float, float]:
+        found = compare(bench.dense, small, bench.session.example(1), range(ROUNDS))
+        return found.dense.median, found.pruned.median
+
+    return Change(*ranks.once(medians, 2))
 
 
 def verified(bench: Bench, made: cutting.Cut) -> Verified:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import torch
 
-from infprune import cost, selection, sensitivity
+from infprune import cost, ranks, selection, sensitivity
 from infprune.artifacts import ScoresManifest, read_scores, write_scores
 from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer, Coupling
@@ -68,17 +68,18 @@ def scored(bench: Bench, criteria: tuple[str, ...], seed: int, progress: Progres
     settings, needs = bench.session.config.score, needs_of(criteria)
     calibrated = bench.session.config.prune.scope == "calibrated"
     needs |= {Need.MOMENTS} if calibrated else set()
-    samples = bench.session.calibration(seed)
-    with (progress if needs else Silent()).bar("calibration", len(samples)) as bar:
+    share = ranks.share(bench.session.calibration(seed), least=1 if needs else 0)
+    with (progress if needs else Silent()).bar("calibration", len(share.batches)) as bar:
         statistics = collect(
             bench.dense,
             bench.layers,
-            told(samples, bar),
+            told(share.batches, bar),
             needs,
             seed=seed,
             draws=settings.samples_per_input,
             positions=bench.session.config.data.positions,
             precision=bench.session.precision,
+            before=share.before,
         )
     damping = None if settings.damping == "auto" else settings.damping
     inputs = ScoringInputs(bench.dense, bench.layers, statistics, damping, seed)

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from infprune import __version__, config
+from infprune import __version__, config, ranks
 from infprune.artifacts import InputSpec, Manifest
 from infprune.coupling.groups import Coupling
 from infprune.data import splits
@@ -110,6 +110,7 @@ def prepare(settings: config.Config) -> torch.device:
 
 def open_session(settings: config.Config, command: str) -> Session:
     """Prepare the process, load the data and fix the output folder."""
+    ranks.alike("settings", settings.model_dump_json())
     device = prepare(settings)
     name = str(settings.model.name or settings.model.factory).replace(":", "-").rpartition("/")[2]
     folder = Path(settings.run.dir or f"runs/{name}-{command}")
@@ -125,6 +126,7 @@ def open_session(settings: config.Config, command: str) -> Session:
         seed=d.seed,
         subset=Path(d.subset) if d.subset else None,
     )
+    ranks.alike("data", str([len(s) for s in (data.train, data.validation, data.test)]))
     return Session(settings, data, device, folder)
 
 
@@ -258,9 +260,22 @@ def describing(settings: config.Config, specs: list[InputSpec], source: object) 
 def _device(name: str) -> torch.device:
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return torch.device("cpu") if accelerator is None else accelerator
+        name = "cpu" if accelerator is None else accelerator.type
+        name = "cpu" if name == "mps" and ranks.world() > 1 else name
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind, _, index = name.partition(":")
     if not available[kind] or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
         raise ConfigError(f"run.device: {name} is not available here; use auto or cpu")
-    return torch.device(name)
+    return torch.device(name) if ranks.world() == 1 else _device_of_rank(kind, index)
+
+
+def _device_of_rank(kind: str, index: str) -> torch.device:
+    if kind == "cpu":
+        return torch.device(kind)
+    if kind == "mps" or index:
+        name = f"{kind}:{index}" if index else kind
+        raise ConfigError(f"run.device: {name} cannot be used by several ranks; use cuda or cpu")
+    if ranks.local_rank() >= torch.cuda.device_count():
+        raise ConfigError(f"run.device: {torch.cuda.device_count()} GPUs here, one for each rank; start fewer ranks")
+    torch.cuda.set_device(ranks.local_rank())
+    return torch.device(kind, ranks.local_rank())

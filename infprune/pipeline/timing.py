@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from infprune import selection
+from infprune import ranks, selection
 from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.forward import Inputs
 from infprune.latency import by_module, compare
@@ -43,15 +43,26 @@ def fast_enough(
     Raises:
         BudgetError: no allowed network is fast enough.
     """
-    found = selection.order(coupling, layers, scores, entry_times(module, coupling, layers, example), limits)
+    weights = sorted({call.weight for call in coupling.computations})
+
+    def times() -> list[float]:
+        known = entry_times(module, coupling, layers, example)
+        return [known[weight] for weight in weights]
+
+    known = dict(zip(weights, ranks.once(times, len(weights)), strict=True))
+    found = selection.order(coupling, layers, scores, known, limits)
     dense = 0.0
 
     def fits(step: int) -> bool:
         nonlocal dense
         small = resized(module, kept_positions(coupling, found.plan(step).masks))
-        timed = compare(module, small, example, range(ROUNDS))
-        dense = timed.dense.median
-        return (timed.ratio.median if limit <= 1 else timed.pruned.median) <= limit
+
+        def medians() -> tuple[float, float, float]:
+            timed = compare(module, small, example, range(ROUNDS))
+            return timed.dense.median, timed.pruned.median, timed.ratio.median
+
+        dense, pruned, ratio = ranks.once(medians, 3)
+        return (ratio if limit <= 1 else pruned) <= limit
 
     step = found.first(fits)
     if step is None:

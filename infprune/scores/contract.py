@@ -49,11 +49,15 @@ class ScoringInputs:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A score: `score(inputs)` returns one `(C,)` tensor per layer name, larger = keep; `unit` says of what."""
+    """A score: `score(inputs)` returns one `(C,)` tensor per layer name, larger = keep; `unit` says of what.
+
+    `separable`: the scores of a layer do not depend on which others there are, so ranks may share the layers.
+    """
 
     score: Callable[[ScoringInputs], dict[str, Tensor]]
     needs: frozenset[Need] = frozenset()
     unit: str = "loss (nats)"
+    separable: bool = False
 
 
 @dataclass(frozen=True)

@@ -53,4 +53,4 @@ def _readers(inputs: ScoringInputs, layer: ChannelLayer, inverses: dict[str, Ten
             yield Reader(a, root(g, padded), columns)
 
 
-INFLUENCE = Criterion(_score, frozenset({Need.KRONECKER}))
+INFLUENCE = Criterion(_score, frozenset({Need.KRONECKER}), separable=True)

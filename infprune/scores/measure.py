@@ -1,10 +1,12 @@
 """One calibration pass for any number of criteria, then their scores."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from infprune import ranks
 from infprune.coupling.groups import ChannelLayer, CoupledSlice, Role
 from infprune.curvature.gates import GateObserver, heard
 from infprune.curvature.kronecker import KroneckerObserver, MomentsObserver
@@ -13,7 +15,7 @@ from infprune.curvature.products import MaskGradientObserver, filters
 from infprune.curvature.sweep import Batches, LabelSource, Observer, Sweep
 from infprune.errors import ConfigError, InputError
 from infprune.scores import SCORES
-from infprune.scores.contract import ChannelScores, Need, ScoringInputs, Statistics
+from infprune.scores.contract import ChannelScores, Criterion, Need, ScoringInputs, Statistics
 
 WIDEST_GRAM = 12_288  # entries: two float64 copies of the Gram matrix are then 2.3 GiB
 
@@ -33,10 +35,12 @@ def collect(
     draws: int,
     positions: int | None = None,
     precision: str = "float32",
+    before: Sequence[int] = (),
 ) -> Statistics:
     """Run one pass over `batches` and collect what `needs` names; nothing is run if nothing is needed.
 
-    `precision` is that of the network's own products, `float32` or `bf16`; sums are those of its weights' type.
+    `precision` is that of the network's own products, `float32` or `bf16`; sums are those of its weights' type. Each
+    rank gives its share of the batches, `before` which those of these sizes go to lower ranks; all get the same.
 
     Raises:
         ConfigError: a Kronecker factor would not fit into memory.
@@ -50,8 +54,8 @@ def collect(
     if Need.KRONECKER in needs:
         _check_width(module, readers)
         needs -= {Need.MOMENTS}
-    kronecker = KroneckerObserver(readers, positions)
-    moments = MomentsObserver([name for name in readers if _width(module, name) <= WIDEST_GRAM], positions)
+    kronecker = KroneckerObserver(readers, positions, first=sum(before))
+    moments = MomentsObserver([name for name in readers if _width(module, name) <= WIDEST_GRAM], positions, sum(before))
     gates = {
         LabelSource.MODEL: GateObserver(layers if Need.GATES_MODEL in needs else gated, LabelSource.MODEL),
         LabelSource.DATA: GateObserver(layers, LabelSource.DATA),
@@ -68,7 +72,7 @@ def collect(
     }
     watched = sorted({*readers, *producers, *_modules(s for layer in gated for s in heard(layer))})
     sweep = Sweep(module, watched, [chosen[n] for n in sorted(needs)], precision=precision)
-    sweep.run(batches, seed=seed, draws=draws)
+    sweep.run(batches, seed=seed, draws=draws, before=before)
     factors = kronecker.result(draws) if Need.KRONECKER in needs else {}
     inputs = {name: f.inputs for name, f in factors.items()}
     return Statistics(
@@ -93,15 +97,37 @@ def score(criterion: str, inputs: ScoringInputs) -> ChannelScores:
     """
     entry = SCORES[criterion]
     try:
-        values = {name: v.detach().cpu().double() for name, v in entry.score(inputs).items()}
+        values = _shared(entry, inputs) if entry.separable else _plain(entry.score(inputs))
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise ConfigError(
             f"{criterion}: the curvature is singular to rounding; raise score.damping, or use auto"
         ) from error
+    values = {name: ranks.agreed(v) for name, v in values.items()}
     for name, v in values.items():
         if not bool(torch.isfinite(v).all()):
             raise InputError(f"{criterion}: the score of {name} is not finite; check weights and data for NaN")
     return ChannelScores(criterion, entry.unit, values)
+
+
+def _plain(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: v.detach().cpu().double() for name, v in found.items()}
+
+
+def _shared(entry: Criterion, inputs: ScoringInputs) -> dict[str, Tensor]:
+    """Score the layers, of which every rank factorises some."""
+    mine = [inputs.layers[i] for i in ranks.heaviest_first([_cost(inputs.module, layer) for layer in inputs.layers])]
+    found = _plain(entry.score(replace(inputs, layers=mine)))
+    if ranks.world() == 1:
+        return found
+    none = {layer.name: torch.zeros(layer.size, dtype=torch.float64) for layer in inputs.layers}
+    return {name: ranks.total(found.get(name, v)) for name, v in none.items()}
+
+
+def _cost(module: nn.Module, layer: ChannelLayer) -> float:
+    """Operations, about: an inverse of each matrix that reads the layer, and an update of it per channel."""
+    read = () if layer.gated else layer.having(Role.CONSUMER)
+    widths = [_width(module, name) for name in _modules(read)]
+    return sum(width**3 + layer.size * width**2 for width in widths)
 
 
 def _check_width(module: nn.Module, watched: Sequence[str]) -> None:

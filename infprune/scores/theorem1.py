@@ -31,4 +31,4 @@ def _score(inputs: ScoringInputs) -> dict[str, Tensor]:
     return sum_over_consumers(inputs, one)
 
 
-THEOREM1 = Criterion(_score, frozenset({Need.KRONECKER}))
+THEOREM1 = Criterion(_score, frozenset({Need.KRONECKER}), separable=True)

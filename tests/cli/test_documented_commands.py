@@ -5,7 +5,9 @@ that are shown count where a block runs by default and as it stands: those do no
 """
 
 import importlib
+import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,6 +73,12 @@ def run(command, block):
     program, *words = shlex.split(command)
     if [program, *words[:1]] == ["pip", "install"]:
         return ""
+    if program == "torchrun":
+        command = [sys.executable, "-m", "torch.distributed.run", *words, *block.words]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, f"{block}: {command}\nended with {done.returncode}: {done.stderr}"
+        return done.stdout
     assert program == "infprune", f"{block}: only infprune's commands are run, not {program}"
     outcome = call(*words, *block.words)
     assert outcome.code == 0, f"{block}: {command}\nended with {outcome.code}: {outcome.err}"
