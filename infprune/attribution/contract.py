@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from infprune.curvature.objective import Objective
+from infprune.data.augment import none
 from infprune.data.dataset import Part, Samples
 from infprune.data.loaders import Batches
 from infprune.errors import InputError
@@ -102,7 +103,7 @@ class Learning:
     fresh: Callable[[int], nn.Module]
     recipe: Recipe
     validation: Batches
-    augment: Callable[[Inputs], Inputs] = lambda x: x
+    augment: Callable[..., Inputs] = none
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from infprune.attribution.contract import Measured, Method, Need, Parts, ScoringInputs, finished
 from infprune.attribution.packing import packed, unpacked
 from infprune.data.dataset import Samples, gather
+from infprune.data.loaders import Rows
 from infprune.forward import Inputs, logits, tensors
 from infprune.training import Plugin, train
 
@@ -72,12 +73,12 @@ class Numbered(Dataset[tuple[Inputs, int]]):
         return (*tensors(x), torch.as_tensor(indices, dtype=torch.int64)), y
 
 
-def numbered(augment: Callable[[Inputs], Inputs]) -> Callable[[Inputs], Inputs]:
+def numbered(augment: Callable[..., Inputs]) -> Callable[..., Inputs]:
     """An augmentation that leaves the positions alone."""
 
-    def changed(x: Inputs) -> Inputs:
+    def changed(x: Inputs, *, rows: Rows | None = None) -> Inputs:
         real, at = _apart(x)
-        return (*tensors(augment(real)), at)
+        return (*tensors(augment(real, rows=rows)), at)
 
     return changed
 

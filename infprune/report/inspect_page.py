@@ -34,7 +34,8 @@ def _query(inspection: Inspection) -> Markup:
     query = inspection.result.query
     assert query is not None
     words = paragraph(
-        f"Influence is on {query.text}: {query.loss:.4g} nats, {query.samples:,} samples of the test part."
+        f"Influence is on {query.text}: {query.loss:.4g} nats"
+        + (f", {query.samples:,} samples of the test part." if query.samples > 1 else ".")
     )
     if query.sample is None or inspection.query is None:
         return section("The query", words)
@@ -88,7 +89,7 @@ def _card(row: InspectedSample, seen: Picture, method: str) -> Markup:
     wrong = "" if row.label == row.predicted else f", predicted {row.predicted}"
     words = f"label {row.label}{wrong}, p(label) {row.probability:.3f}"
     caption = tag(
-        "figcaption", tag("strong", f"{row.rank}. #{row.index}"), words, tag("br"), f"{method} {row.score:+.2e}"
+        "figcaption", tag("strong", f"{row.rank}. #{row.index}"), words, tag("br"), f"{method} {row.score:+.3g}"
     )
     return tag("figure", shown(seen, f"sample {row.index}: {words}"), caption)
 

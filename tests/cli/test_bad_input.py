@@ -11,11 +11,10 @@ import time
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from forging import forged
 from infprune.models import SHIPPED
-from infprune.models.seal import seal
 from runs import SMALL
 
 FAST = ["--criterion", "magnitude", "--scope", "global", "--compensate", "none", *SMALL]
@@ -222,13 +221,6 @@ def test_an_interrupt_exits_130_and_keeps_files(tmp_path, number):
     assert "Traceback" not in err
     assert old.read_bytes() == b"precious"
     torch.load(checkpoint, weights_only=True)
-
-
-def forged(path, **changes):
-    with safe_open(path, framework="pt") as file:
-        content = json.loads(file.metadata()["infprune"]) | changes
-    tensors = load_file(path)
-    save_file(tensors, path, metadata={"infprune": json.dumps(content | {"sha256": seal(tensors, content)})})
 
 
 @pytest.mark.parametrize("source", [[], ["-c", "digits"]])

@@ -1,16 +1,15 @@
 """`infprune compare`: its numbers against torch's, its gates and files, and what users get wrong."""
 
-import json
 import shutil
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import infprune as package
+from forging import forged
 from infprune.data import splits
 from infprune.models import MODELS, SHIPPED
 from test_bad_input import one_line
@@ -24,12 +23,6 @@ def file(infprune, pruned, tmp_path):
     folder, result = pruned
     shutil.copy(folder / result["artifact"], tmp_path / "p.safetensors")
     return tmp_path / "p.safetensors"
-
-
-def forged(path, **changes):
-    with safe_open(path, framework="pt") as opened:
-        content = json.loads(opened.metadata()["infprune"])
-    save_file(load_file(path), path, metadata={"infprune": json.dumps(content | changes)})
 
 
 def outputs():

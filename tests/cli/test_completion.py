@@ -53,11 +53,11 @@ def test_bash_takes_what_is_installed(tmp_path):
     script = """
         infprune --install-completion || exit 1
         source ~/.bash_completions/infprune.sh && grep -q infprune ~/.bashrc || exit 1
-        COMP_WORDS=(infprune prune -c mnist) COMP_CWORD=3
+        COMP_WORDS=(infprune prune -c cifar10-resnet5) COMP_CWORD=3
         $(complete -p infprune | sed 's/.*-F \\([^ ]*\\).*/\\1/') infprune
         printf '%s\\n' "${COMPREPLY[@]}"
     """
     env = os.environ | {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-2:] == ["mnist-alexnet5", "mnist-pairs"]
+    assert set(done.stdout.splitlines()[-2:]) == {"cifar10-resnet56", "cifar10-resnet56-infcp"}

@@ -1,6 +1,5 @@
 """`infprune export`: files that run without infprune, the check, the clock, and what users get wrong."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -8,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 import infprune as package
+from forging import forged
 from infprune import export, latency
 from infprune.export import FORMATS
 from infprune.latency import Comparison, Quartiles
@@ -208,10 +206,7 @@ def test_the_model_itself_is_not_overwritten(infprune, model, tmp_path):
 
 
 def test_inputs_that_cannot_be_drawn_are_told(infprune, model):
-    with safe_open(model, framework="pt") as file:
-        content = json.loads(file.metadata()["infprune"])
-    content["inputs"][0]["dtype"] = "bool"
-    save_file(load_file(model), model, metadata={"infprune": json.dumps(content)})
+    forged(model, inputs=[{"shape": [1, 8, 8], "dtype": "bool"}])
     outcome = infprune("export", model)
     assert outcome.code == 6
     assert "describe others in model.inputs" in outcome.err

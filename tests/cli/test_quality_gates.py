@@ -207,7 +207,7 @@ def test_an_unknown_schema(infprune):
     outcome = infprune("schema", "prun")
     assert outcome.code == 2
     assert one_line(outcome) == "error: no schema named prun; did you mean prune?"
-    assert "there are: compare, doctor" in one_line(infprune("schema", "xyz"))
+    assert "there are: compare, data_curve" in one_line(infprune("schema", "xyz"))
 
 
 def test_a_printed_error_is_the_published_one(infprune):
