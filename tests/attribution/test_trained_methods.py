@@ -91,7 +91,7 @@ def test_counting_does_not_change_the_training():
 
 
 def test_augmentation_sees_no_positions():
-    changed = forgetting.numbered(lambda x, *, rows: 2 * x)((torch.ones(2, 3), torch.tensor([4, 7])))
+    changed = forgetting.numbered(lambda x, **_: 2 * x)((torch.ones(2, 3), torch.tensor([4, 7])))
     assert changed[0].eq(2).all()
     assert changed[1].tolist() == [4, 7]
 
