@@ -1,5 +1,6 @@
 """Influence of a training sample on its own loss: how much the network had to bend for it."""
 
+import contextlib
 import math
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor
 from infprune.attribution.contract import Curved, Measured, Method, Need, ScoringInputs
 from infprune.attribution.influence import solve
 from infprune.attribution.per_sample import gradients
-from infprune.curvature.kfac import Kronecker
+from infprune.curvature.energies import energies
+from infprune.curvature.kfac import CalledTwice, Kronecker
 from infprune.errors import ConfigError
 from infprune.influence.quadratic import Quadratic
 from infprune.solvers.direct import Factorised
@@ -21,7 +23,8 @@ def compute(inputs: ScoringInputs) -> Measured:
 
     (Koh and Liang 2017, section 5.4; Feldman and Zhang 2020 compare it with memorisation). Not negative for a positive
     definite H; LARGER is harder, more memorised, more suspect. Leaving the sample out raises its own loss by about
-    s_n / N. Exact with gradients of single samples, in chunks within `options.memory`.
+    s_n / N. Exact with gradients of single samples, in chunks within `options.memory`; through a Kronecker curvature
+    without them (`curvature.energies`).
 
     With `options.projection` = k no gradient exists: with W `(P, k)` standard normal over sqrt(k) and H = R R^T,
 
@@ -36,16 +39,34 @@ def compute(inputs: ScoringInputs) -> Measured:
     assert inputs.curved is not None
     if inputs.options.projection is not None:
         return _projected(inputs.curved, inputs.options.projection, inputs.seed)
+    operator = inputs.curved.quadratic.operator
+    if isinstance(operator, Kronecker):
+        with contextlib.suppress(CalledTwice):
+            found = energies(inputs.curved.train, operator.power(-1.0))
+            return Measured(found, facts={"samples": len(found), "residual": 0.0})
+    return _by_gradients(inputs, inputs.curved)
+
+
+def _by_gradients(inputs: ScoringInputs, curved: Curved) -> Measured:
     found, residual, count = [], 0.0, 0
     with inputs.progress.bar("self-influence", len(inputs.train)) as bar:
-        for g in gradients(inputs.curved.train, inputs.options.memory):
-            solution = solve(inputs.curved.quadratic, g.T)
-            found.append((g.T * solution.value.to(g)).sum(0))
-            residual = max(residual, solution.residual)
+        for g in gradients(curved.train, inputs.options.memory):
+            energy, gap = _energy(curved.quadratic, g.T)
+            found.append(energy)
+            residual = max(residual, gap)
             count += len(g)
             for _ in range(len(g)):
                 bar.advance()
     return Measured(torch.cat(found), facts={"samples": count, "residual": residual})
+
+
+def _energy(quadratic: Quadratic, G: Tensor) -> tuple[Tensor, float]:
+    """Column by column g^T H^-1 g, and the relative residual; with H = L L^T half a solve will do, |L^-1 g|^2."""
+    if isinstance(quadratic.operator, Kronecker) or not isinstance(quadratic.prepared, Factorised):
+        solution = solve(quadratic, G)
+        return (G * solution.value.to(G)).sum(0), solution.residual
+    root, residual = quadratic.prepared.root, solve(quadratic, G[:, :1]).residual
+    return torch.linalg.solve_triangular(root, G.to(root), upper=False).square().sum(0), residual
 
 
 def _projected(curved: Curved, k: int, seed: int) -> Measured:

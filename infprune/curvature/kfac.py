@@ -183,47 +183,80 @@ def ekfac(
     return Kronecker(base.space, base.module, blocks)
 
 
-class _Eigenvalues(Observer):
-    """Second moments of one sample's weight gradient in the eigenbasis."""
+class CalledTwice(ArchitectureError):
+    """A module runs more than once, so that its gradient is a sum over calls."""
+
+
+class Rotated(Observer):
+    """One sample's weight gradients in the eigenbasis of each block: `seen` gets their squares.
+
+    A layer with one output position (a linear one on vectors) has gradients of rank one: their squares are products of
+    those of the two rotated sides, and no gradient of a sample is made.
+    """
 
     def __init__(self, blocks: Mapping[str, Block], labels: LabelSource) -> None:
         self.labels = labels
         self._blocks = blocks
         self._rotated: dict[str, Tensor] = {}
-        self._sums = {name: torch.zeros_like(b.values) for name, b in blocks.items()}
         self._ended = False
 
+    def seen(self, name: str, at: slice, outer: Tensor, inner: Tensor | None) -> None:
+        """Squares of gradients of the samples `at` of the batch.
+
+        `outer` is `(G, O/G, n)` and `inner` `(G, D, n)`, whose products the squares are; or, with `inner` None,
+        `outer` is all of them, `(G, O/G, n, D)`.
+        """
+        raise NotImplementedError
+
     def forward(self, name: str, module: Any, x: Tensor) -> None:
+        """Rotate the inputs."""
         if self._ended:
             self._rotated, self._ended = {}, False
         if name in self._rotated:
-            raise ArchitectureError(f"{name} is called twice; EKFAC needs modules that run once (use curvature kfac)")
+            raise CalledTwice(f"{name} is called twice; EKFAC needs modules that run once (use curvature kfac)")
         block = self._blocks[name]
         found = columns(module, x, ones=block.bias is not None).to(block.inner.dtype)
         self._rotated[name] = self._per_sample(block.inner.mT @ found, len(x))
 
     def output_gradient(self, name: str, module: nn.Module, y: Tensor | None, gradient: Tensor) -> None:
+        """Rotate the gradients, and multiply."""
         del y
-        block = self._blocks[name]
+        block, inner = self._blocks[name], self._rotated[name]
         rows = outputs(module, gradient).to(block.outer.dtype)
-        rotated = self._per_sample(block.outer.mT @ rows, len(gradient))
+        outer = self._per_sample(block.outer.mT @ rows, len(gradient))
+        if outer.shape[3] == 1:
+            self.seen(name, slice(0, len(gradient)), outer[..., 0].square(), inner[..., 0].square())
+            return
         for part in range(0, len(gradient), _CHUNK):
-            at = slice(part, part + _CHUNK)
-            moment = torch.einsum("gonp,gdnp->gond", rotated[:, :, at], self._rotated[name][:, :, at])
-            self._sums[name] += moment.square().sum(2)
+            at = slice(part, min(part + _CHUNK, len(gradient)))
+            moment = torch.einsum("gonp,gdnp->gond", outer[:, :, at], inner[:, :, at])
+            self.seen(name, at, moment.square(), None)
 
     def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:
+        """Forget the inputs when the next ones come."""
         del samples, gradients
         self._ended = True
-
-    def result(self, name: str, samples: int) -> Tensor:
-        """The means over samples."""
-        return self._sums[name] / samples
 
     @staticmethod
     def _per_sample(found: Tensor, samples: int) -> Tensor:
         """`(G, D, N * P)` to `(G, D, N, P)`: all positions are kept, so samples stand one after the other."""
         return found.reshape(*found.shape[:2], samples, -1)
+
+
+class _Eigenvalues(Rotated):
+    """Second moments of one sample's weight gradient in the eigenbasis."""
+
+    def __init__(self, blocks: Mapping[str, Block], labels: LabelSource) -> None:
+        super().__init__(blocks, labels)
+        self._sums = {name: torch.zeros_like(b.values) for name, b in blocks.items()}
+
+    def seen(self, name: str, at: slice, outer: Tensor, inner: Tensor | None) -> None:
+        del at
+        self._sums[name] += outer.sum(2) if inner is None else outer @ inner.mT
+
+    def result(self, name: str, samples: int) -> Tensor:
+        """The means over samples."""
+        return self._sums[name] / samples
 
 
 _CHUNK = 16  # samples whose weight gradients exist at a time

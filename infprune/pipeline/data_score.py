@@ -43,6 +43,7 @@ from infprune.pipeline.workers import worked
 from infprune.progress import Progress, Silent
 
 SHOWN = 10
+DIRECT = 10_000  # parameters up to which `influence.solver=auto` is Cholesky for self-influence, a solve per sample
 BINS = 40
 
 
@@ -158,7 +159,7 @@ def options(settings: Config) -> Options:
 def _opened(settings: Config, need: Need, watch: Stopwatch) -> Opened:
     command = f"data-{settings.samples.method}"  # the run folder's: another method does not overwrite it
     if need is Need.CURVATURE:
-        problem = open_problem(settings, command, watch)
+        problem = open_problem(_solving(settings), command, watch)
         session = problem.session
         with watch.stage("curvature"):
             lens = through_weights(problem)
@@ -172,6 +173,16 @@ def _opened(settings: Config, need: Need, watch: Stopwatch) -> Opened:
         if need is Need.TRAINING:
             open_model(session, trained=False)  # its checks
     return Opened(session, module, None, None)
+
+
+def _solving(settings: Config) -> Config:
+    """The settings, with a solver that is worth its factorisation where there is one right-hand side per sample."""
+    choice = settings.influence
+    if settings.samples.method != "self-influence" or choice.solver != "auto" or choice.curvature in ("kfac", "ekfac"):
+        return settings
+    if sum(p.numel() for p in network(settings, trained=False).parameters()) > DIRECT:
+        return settings
+    return settings.model_copy(update={"influence": choice.model_copy(update={"solver": "cholesky"})})
 
 
 @dataclass(frozen=True)
