@@ -60,11 +60,12 @@ def curve(chosen: argparse.Namespace, method: str) -> DataCurveResult:
         "train.lr=0.1",
         f"samples.method={method}",
     ]
-    scores = RUNS / f"{method}.safetensors"
+    runs = RUNS / f"{chosen.samples}-{chosen.epochs}-{method}"
+    scores = runs / "sample-scores.safetensors"
     if not scores.exists():
-        words = ["samples.seeds=3", "samples.epochs=3", f"run.output={scores}", f"run.dir={RUNS / method}"]
+        words = ["samples.seeds=3", "samples.epochs=3", f"run.dir={runs}"]
         data_score.run(config.load("digits", [*common, *words]), Silent(), resume=True)
-    words = [f"samples.seeds={chosen.seeds}", f"samples.fractions={list(SHARES)}", f"run.dir={RUNS / method}-curve"]
+    words = [f"samples.seeds={chosen.seeds}", f"samples.fractions={list(SHARES)}", f"run.dir={runs}-curve"]
     words += [f"samples.strategies=[{','.join(STRATEGIES)}]"]
     return data_curve.run(scores, config.load("digits", [*common, *words]), Silent(), resume=True)
 
@@ -80,9 +81,10 @@ def write(chosen: argparse.Namespace, found: list[DataCurveResult]) -> None:
         "",
         f"`{command}`",
         "",
-        f"{first.samples:,} MNIST images with scores, a perceptron with one hidden layer of 128 units, as many steps as",
-        f"{chosen.epochs} epochs of all images whatever the share; {TEST:,} test images. Test accuracy in %, mean ± sample",
-        f"deviation over {chosen.seeds} seeds; in brackets the difference from random at the same share, paired by seed.",
+        f"{first.samples:,} MNIST images with scores, a perceptron with one hidden layer of 128 units, as many steps",
+        f"as {chosen.epochs} epochs of all images whatever the share; {TEST:,} test images. Test accuracy in %, mean ±",
+        f"sample deviation over {chosen.seeds} seeds; in brackets the difference from random at the same share, paired",
+        "by seed.",
         f"All images: {_percent(first.whole)}.",
         "",
     ]
@@ -127,9 +129,9 @@ def verdict(result: DataCurveResult) -> list[str]:
         f"between {SHARES[i - 1]:.0%} and {SHARES[i]:.0%} `{better[i]}` overtakes `{better[i - 1]}`" for i in swaps
     )
     return [
-        f"The better strategy beats random by more than the spread at: {', '.join(won) or 'no share'}. "
-        f"It does not at: {', '.join(lost) or 'no share'}. "
-        f"Crossover: {crossing or f'none, `{better[0]}` is the better of the two throughout'}."
+        f"The better strategy beats random by more than the spread at: {', '.join(won) or 'no share'}.",
+        f"It does not at: {', '.join(lost) or 'no share'}.",
+        f"Crossover: {crossing or f'none, `{better[0]}` is the better of the two throughout'}.",
     ]
 
 
@@ -153,7 +155,9 @@ def drawn(found: list[DataCurveResult]) -> bytes:
         for name, colour in zip([*STRATEGIES, "random"], ("C3", "C0", "grey"), strict=True):
             values = [rows[name, share].accuracy for share in SHARES]
             wrong, spread = [100 * (1 - m) for m, _ in values], [100 * s for _, s in values]
-            axis.errorbar([100 * s for s in SHARES], wrong, spread, color=colour, marker="o", ms=4, capsize=2, label=name)
+            axis.errorbar(
+                [100 * s for s in SHARES], wrong, spread, color=colour, marker="o", ms=4, capsize=2, label=name
+            )
         axis.axhline(100 * (1 - result.whole[0]), color="black", linewidth=0.8, linestyle=":", label="all samples")
         axis.set(title=result.method, xlabel="samples kept (%)", ylabel="test error (%)", yscale="log")
         axis.grid(alpha=0.3, which="both")

@@ -10,7 +10,7 @@ from infprune.attribution.contract import Curved, Measured, Method, Need, Scorin
 from infprune.attribution.influence import solve
 from infprune.attribution.per_sample import gradients
 from infprune.curvature.energies import energies
-from infprune.curvature.kfac import CalledTwice, Kronecker
+from infprune.curvature.kfac import CalledTwiceError, Kronecker
 from infprune.errors import ConfigError
 from infprune.influence.quadratic import Quadratic
 from infprune.solvers.direct import Factorised
@@ -41,7 +41,7 @@ def compute(inputs: ScoringInputs) -> Measured:
         return _projected(inputs.curved, inputs.options.projection, inputs.seed)
     operator = inputs.curved.quadratic.operator
     if isinstance(operator, Kronecker):
-        with contextlib.suppress(CalledTwice):
+        with contextlib.suppress(CalledTwiceError):
             found = energies(inputs.curved.train, operator.power(-1.0))
             return Measured(found, facts={"samples": len(found), "residual": 0.0})
     return _by_gradients(inputs, inputs.curved)

@@ -19,7 +19,7 @@ def energies(objective: Objective, operator: Kronecker) -> Tensor:
     rank one; a convolution `O D` times its positions, a few samples at a time.
 
     Raises:
-        CalledTwice: a module is called twice.
+        CalledTwiceError: a module is called twice.
     """
     observer = _Energies(operator.blocks)
     Sweep(operator.module, sorted(operator.blocks), [observer], objective.loss).run(objective.batches, seed=0, draws=1)
@@ -36,10 +36,7 @@ class _Energies(Rotated):
 
     def seen(self, name: str, at: slice, outer: Tensor, inner: Tensor | None) -> None:
         values = self._blocks[name].values
-        if inner is None:
-            part = torch.einsum("gond,god->n", outer, values)
-        else:
-            part = (outer * (values @ inner)).sum((0, 1))
+        part = torch.einsum("gond,god->n", outer, values) if inner is None else (outer * (values @ inner)).sum((0, 1))
         self._parts.append((at, part))
 
     def batch(self, samples: int, gradients: Mapping[str, Tensor]) -> None:

@@ -183,7 +183,7 @@ def ekfac(
     return Kronecker(base.space, base.module, blocks)
 
 
-class CalledTwice(ArchitectureError):
+class CalledTwiceError(ArchitectureError):
     """A module runs more than once, so that its gradient is a sum over calls."""
 
 
@@ -213,7 +213,7 @@ class Rotated(Observer):
         if self._ended:
             self._rotated, self._ended = {}, False
         if name in self._rotated:
-            raise CalledTwice(f"{name} is called twice; EKFAC needs modules that run once (use curvature kfac)")
+            raise CalledTwiceError(f"{name} is called twice; EKFAC needs modules that run once (use curvature kfac)")
         block = self._blocks[name]
         found = columns(module, x, ones=block.bias is not None).to(block.inner.dtype)
         self._rotated[name] = self._per_sample(block.inner.mT @ found, len(x))

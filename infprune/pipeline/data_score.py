@@ -159,7 +159,7 @@ def options(settings: Config) -> Options:
 def _opened(settings: Config, need: Need, watch: Stopwatch) -> Opened:
     command = f"data-{settings.samples.method}"  # the run folder's: another method does not overwrite it
     if need is Need.CURVATURE:
-        problem = open_problem(_solving(settings), command, watch)
+        problem = open_problem(solving(settings), command, watch)
         session = problem.session
         with watch.stage("curvature"):
             lens = through_weights(problem)
@@ -175,7 +175,7 @@ def _opened(settings: Config, need: Need, watch: Stopwatch) -> Opened:
     return Opened(session, module, None, None)
 
 
-def _solving(settings: Config) -> Config:
+def solving(settings: Config) -> Config:
     """The settings, with a solver that is worth its factorisation where there is one right-hand side per sample."""
     choice = settings.influence
     if settings.samples.method != "self-influence" or choice.solver != "auto" or choice.curvature in ("kfac", "ekfac"):

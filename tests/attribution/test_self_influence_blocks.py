@@ -6,6 +6,7 @@ from problems import DAMPING, inputs
 from torch import nn
 
 import reference
+from infprune import config
 from infprune.attribution import self_influence
 from infprune.attribution.contract import Curved
 from infprune.curvature.energies import energies
@@ -13,6 +14,7 @@ from infprune.curvature.kfac import ekfac, kfac
 from infprune.curvature.objective import Objective
 from infprune.curvature.space import ParameterSpace
 from infprune.influence.quadratic import Quadratic
+from infprune.pipeline.data_score import solving
 from infprune.solvers.direct import Cholesky
 
 SAMPLES = 37  # no multiple of the samples whose gradients exist at a time
@@ -68,3 +70,20 @@ def test_no_gradient_of_a_sample_is_asked_for(monkeypatch):
     monkeypatch.setattr(self_influence, "gradients", None)
     curved = Curved(objective, objective, Quadratic(ekfac(objective).damped(DAMPING), objective.theta, Cholesky()))
     assert len(self_influence.compute(inputs(x.float(), y, module, curved)).scores) == SAMPLES
+
+
+LINEAR = ["model.name=logistic_regression", "model.checkpoint=random", "samples.method=self-influence"]
+
+
+@pytest.mark.parametrize(
+    ("words", "solver"),
+    [
+        (["model.args={in_features: 784, num_classes: 10}"], "cholesky"),
+        (["model.args={in_features: 1000, num_classes: 10}"], "auto"),  # 10,010 parameters
+        (["model.args={in_features: 784, num_classes: 10}", "influence.curvature=ekfac"], "auto"),
+        (["model.args={in_features: 784, num_classes: 10}", "influence.solver=cg"], "cg"),
+        (["model.args={in_features: 784, num_classes: 10}", "samples.method=influence"], "auto"),
+    ],
+)
+def test_a_solve_per_sample_is_worth_a_factorisation(words, solver):
+    assert solving(config.load("digits", [*LINEAR, *words])).influence.solver == solver
