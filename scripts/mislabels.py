@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--stored", action="store_true", help="write what earlier runs have found; train nothing")
     parser.add_argument("--output", type=Path, default=RESULTS)
     chosen = parser.parse_args()
     if "INFPRUNE_DATA" not in os.environ:
@@ -58,12 +59,13 @@ def main() -> None:
     for method in chosen.methods.split(","):
         for seed in range(chosen.seeds):
             key = f"{seed}/{method}"
-            if store.get(key) is None:
+            if store.get(key) is None and not chosen.stored:
                 store.put(key, curves(chosen, method, seed))
                 print(key, {n: round(at(c, 0.1), 3) for n, c in store.get(key).items()}, flush=True)
-            for name, curve in store.get(key).items():
+            for name, curve in (store.get(key) or {}).items():
                 found.setdefault(name, []).append(curve)
-        write(chosen, found)
+        if found:
+            write(chosen, found)
 
 
 def settings(chosen: argparse.Namespace, seed: int, *words: str) -> config.Config:
@@ -135,6 +137,7 @@ def write(chosen: argparse.Namespace, found: dict[str, list[Any]]) -> None:
         f"{value:.1%} in the first {share:.0%} (asked for: {goal:.0%}, {'met' if value >= goal else 'missed'})"
         for share, goal, value in goals
     )
+    uneven = len({len(curves) for curves in found.values()}) > 1
     lines = [
         "# Flipped labels found",
         "",
@@ -145,6 +148,8 @@ def write(chosen: argparse.Namespace, found: dict[str, list[Any]]) -> None:
         "flips among the first samples inspected, in %: mean over the seeds (sample standard deviation). Best method,",
         f"{order[0]}: {verdict}.",
         f"With {chosen.share:.0%} flipped, the first 10 % can hold all flips only if every one of them is a flip.",
+        "`influence` is on the loss of validation samples, of whose labels as many are flipped; harmful ones first.",
+        *(["The run was stopped before every method had every seed."] if uneven else []),
         "",
         "| method | seeds | " + " | ".join(f"first {share:.0%}" for share in SHARES) + " |",
         "|---|---:|" + "---:|" * len(SHARES),
