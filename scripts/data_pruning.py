@@ -84,7 +84,7 @@ def write(chosen: argparse.Namespace, found: list[DataCurveResult]) -> None:
         f"{first.samples:,} MNIST images with scores, a perceptron with one hidden layer of 128 units, as many steps",
         f"as {chosen.epochs} epochs of all images whatever the share; {TEST:,} test images. Test accuracy in %, mean ±",
         f"sample deviation over {chosen.seeds} seeds; in brackets the difference from random at the same share, paired",
-        "by seed.",
+        "by seed. The scores (three trainings) are made once, so the spread does not hold theirs.",
         f"All images: {_percent(first.whole)}.",
         "",
     ]
