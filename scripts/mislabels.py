@@ -183,7 +183,7 @@ def drawn(found: dict[str, list[Any]], order: list[str]) -> bytes:
     axis.axvline(10, color="grey", linewidth=0.8, linestyle=":")
     axis.set(xlabel="samples inspected (%)", ylabel="flips found (%)", xlim=(0, 60), ylim=(0, 101))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, ncols=2, loc="center", bbox_to_anchor=(0.68, 0.75))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     return buffer.getvalue()
