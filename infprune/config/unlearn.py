@@ -32,6 +32,11 @@ class UnlearnConfig(Section):
         description="`class:N`, `file:PATH` (a subset file of training samples) or `backdoor` (of the dataset).",
         json_schema_extra={"expected": "class:N, file:PATH or backdoor"},
     )
+    objective: Literal["auto", "loss", "runner-up"] = Field(
+        default="auto",
+        description="`loss`: the loss of the forget set is to rise, and at the right labels, where these are known, to "
+        "fall; `runner-up`: the network's second choice counts as the right label; `auto`: `runner-up` for a class.",
+    )
     method: Method = Field(default="gif", description="How the change is found.")
     selection: Selected = Field(
         default="gradient-exclusive", description="Which filters of each convolution and linear layer may change."
@@ -64,8 +69,8 @@ class UnlearnConfig(Section):
     samples: int = Field(default=1024, gt=0, description="Training samples for the Hessian.")
     hessian_of: Literal["corrected", "learned"] = Field(
         default="corrected",
-        description="Of training samples as they should have been learned (without the forget set, or with its right "
-        "labels), or as they were learned.",
+        description="Of training samples as they should have been learned (without the forget set, or with the labels "
+        "that it should get), or as they were learned.",
     )
     finetune: bool = Field(default=True, description="Also fine-tune on the same data, for comparison.")
     retrain: bool = Field(default=False, description="Also train anew without the forget set (`--retrain`).")

@@ -144,7 +144,7 @@ def _open(path: Path | None, settings: Config) -> Workbench:
             raise ArchitectureError(
                 f"{path} is a pruned network: retraining from scratch is for whole ones; drop --retrain"
             )
-    return Workbench(session, task, module, ParameterSpace.of(module), described)
+    return Workbench(session, task.aimed(module), module, ParameterSpace.of(module), described)
 
 
 # --- which weights ----------------------------------------------------------------------------------------------------
@@ -248,8 +248,8 @@ def _near(bench: Workbench, positions: Tensor, number: int) -> Linearised:
     train = bench.session.splits.train
     risk = bench.objective(_some(_pool(task), choice.samples, seed))
     H = CURVATURES[choice.curvature](risk, None, memory)
-    right = task.right()
-    every = Forgetting(bench.objective(task.learned()), None if right is None else list(bench.batches(right)))
+    instead = task.instead()
+    every = Forgetting(bench.objective(task.learned()), None if instead is None else list(bench.batches(instead)))
     theta = bench.space.values(bench.module)
     g = every.gradient(theta)
     if number > 1:
@@ -258,7 +258,7 @@ def _near(bench: Workbench, positions: Tensor, number: int) -> Linearised:
     solving = Solving(_solver(settings), damping, choice.rtol, choice.max_iterations)
     K = None
     if choice.method == "second-order":
-        few = (_some(s, choice.samples, seed) for s in (task.learned(), right) if s is not None)
+        few = (_some(s, choice.samples, seed) for s in (task.learned(), instead) if s is not None)
         learned, *others = map(bench.objective, few)
         K = Forgetting(learned, others[0].batches if others else None).hessian(theta, memory)
     return Linearised(H, g, positions.to(theta.device), task.share, solving, K)
@@ -267,7 +267,7 @@ def _near(bench: Workbench, positions: Tensor, number: int) -> Linearised:
 def _pool(task: Task) -> Samples:
     """The training samples that the Hessian is of: as they should have been learned, or as they were."""
     corrected = task.session.config.unlearn.hessian_of == "corrected"
-    return task.corrected if corrected else task.session.splits.train
+    return task.aim if corrected else task.session.splits.train
 
 
 def _some(samples: Samples, count: int, seed: int) -> Samples:
@@ -317,13 +317,13 @@ def _identity(bench: Workbench) -> str:
 def _finetuned(
     bench: Workbench, original: nn.Module, test: Exam, watch: Stopwatch, progress: Progress, *, resume: bool
 ) -> Quality:
-    """The network fine-tuned on as many samples that stay as the Hessian sees, and on the right labels if known."""
+    """The network fine-tuned on as many samples that stay as the Hessian sees, and on the labels wanted instead."""
     choice, task, session = bench.session.config.unlearn, bench.task, bench.session
     kept = _some(Part(session.splits.train, task.rest), choice.samples, session.config.run.seed)
     assert isinstance(kept, Part)
     at = task.rest[kept.indices]
-    train_on = session.splits.train if task.y is None else Changed(session.splits.train, task.y)
-    at = at if task.y is None else torch.cat([at, task.forget])
+    train_on = session.splits.train if task.wanted is None else Changed(session.splits.train, task.wanted)
+    at = at if task.wanted is None else torch.cat([at, task.forget])
     module = copy.deepcopy(original)
     with watch.stage("fine-tune"):
         trained = train(
