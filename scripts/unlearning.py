@@ -43,23 +43,31 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--retrain", action="store_true", help="also train anew, once per task and seed")
     given = parser.parse_intermixed_args()
-    store = Path("runs/unlearning.json")
-    found: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
+    found: dict[str, Any] = {}
+    for task in TASKS:
+        found |= json.loads(stored(task).read_text()) if stored(task).exists() else {}
     for seed in range(given.seeds):
         for task in given.tasks.split(","):
             curve = [("gif", float(r)) for r in given.ratios.split(",") if r]
             for method, ratio in [*((m, RATIOS[task]) for m in given.methods.split(",")), *curve]:
                 key = f"{task}/{method}/{ratio:g}/{seed}"
-                if key in found:
-                    continue
                 anew = given.retrain and (method, ratio) == ("gif", RATIOS[task])
-                found[key] = measured(task, method, ratio, seed, given.words, retrain=anew)
-                atomic_write(store, json.dumps(found, indent=1))
+                if key in found and not (anew and found[key]["retrained"] is None):
+                    continue
+                found[key] = measured(task, method, ratio, seed, given.words, resume=key in found, retrain=anew)
+                atomic_write(stored(task), json.dumps({k: v for k, v in found.items() if k.startswith(f"{task}/")}))
                 print(key, found[key]["after"], flush=True)
     write(found, given)
 
 
-def measured(task: str, method: str, ratio: float, seed: int, words: list[str], *, retrain: bool) -> dict[str, Any]:
+def stored(task: str) -> Path:
+    """What is measured of a task: tasks may be run at the same time."""
+    return Path(f"runs/unlearning/{TASKS[task]}.json")
+
+
+def measured(
+    task: str, method: str, ratio: float, seed: int, words: list[str], *, resume: bool, retrain: bool
+) -> dict[str, Any]:
     name = TASKS[task]
     folder = Path(f"runs/unlearning/{name}-{seed}")
     weights = folder / "train" / "model.safetensors"
@@ -69,7 +77,7 @@ def measured(task: str, method: str, ratio: float, seed: int, words: list[str], 
     own = [f"unlearn.method={method}", f"unlearn.ratio={ratio}", f"run.dir={folder}/{method}-{ratio:g}"]
     own += [f"unlearn.retrain={str(retrain).lower()}", f"unlearn.finetune={str(method == 'gif').lower()}"]
     settings = [*words, f"run.seed={seed}", f"model.checkpoint={weights}", *own]
-    return asdict(unlearn.run(None, config.load(name, settings), Silent(), resume=False))
+    return asdict(unlearn.run(None, config.load(name, settings), Silent(), resume=resume))
 
 
 def write(found: dict[str, Any], given: argparse.Namespace) -> None:

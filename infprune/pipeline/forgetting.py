@@ -16,6 +16,9 @@ from infprune.unlearning.membership import attack_auc
 from infprune.unlearning.objective import runner_up
 
 
+MEMBERS = 1000  # forgotten training samples that are asked during the search
+
+
 @dataclass(frozen=True)
 class Task:
     """`forget` and `rest`: positions in the training split. `y`: its right labels where these differ from the learned.
@@ -78,6 +81,9 @@ class Task:
     def exam(self, split: str) -> "Exam":
         """What is asked on a split."""
         samples: Samples = getattr(self.session.splits, split)
+        members = self.learned()
+        if split == "validation" and self.kind != "file":  # there it decides nothing, and each trial asks
+            members = Part(members, torch.arange(min(MEMBERS, len(members))))
         if self.kind == "class":
             y = _labels(samples)
             its = torch.eq(y, int(self.label or 0)).nonzero()[:, 0]
@@ -86,17 +92,17 @@ class Task:
                     f"the {split} split has {len(its)} of {len(y)} samples of class {self.label}; raise data.validation"
                 )
             return Exam(
-                samples, torch.ne(y, int(self.label or 0)).nonzero()[:, 0], self.learned(), others=Part(samples, its)
+                samples, torch.ne(y, int(self.label or 0)).nonzero()[:, 0], members, others=Part(samples, its)
             )
         if self.kind == "file":
-            return Exam(samples, torch.arange(len(samples)), self.learned(), others=samples)
+            return Exam(samples, torch.arange(len(samples)), members, others=samples)
         door = self.session.splits.backdoor
         assert door is not None
         clean = torch.arange(len(samples))
         if isinstance(samples, Part):
             clean = (~torch.isin(samples.indices, door.poisoned)).nonzero()[:, 0]
         stamped = Changed(Part(samples, clean), change=door.trigger)
-        return Exam(samples, clean, self.learned(), triggered=stamped, target=door.target)
+        return Exam(samples, clean, members, triggered=stamped, target=door.target)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from infprune.unlearning.contract import Linearised, Solving
 from infprune.unlearning.objective import Forgetting
 from infprune.unlearning.selection import SELECTIONS, Chosen, Measured, chosen
 
-AUTO = 1e-2  # `damping: auto`: this share of the Hessian's largest |eigenvalue|
+AUTO = 3e-2  # `damping: auto`: this share of the curvature's largest |eigenvalue|
 DOUBLINGS = 8  # of the longest length, while it is the best one
 
 
@@ -245,23 +245,35 @@ def _near(bench: Workbench, positions: Tensor, number: int) -> Linearised:
     """
     settings, task, seed = bench.session.config, bench.task, bench.session.config.run.seed
     choice, memory = settings.unlearn, int(settings.influence.memory * GIB)
-    train = bench.session.splits.train
     risk = bench.objective(_some(_pool(task), choice.samples, seed))
     H = CURVATURES[choice.curvature](risk, None, memory)
-    instead = task.instead()
-    every = Forgetting(bench.objective(task.learned()), None if instead is None else list(bench.batches(instead)))
     theta = bench.space.values(bench.module)
-    g = every.gradient(theta)
-    if number > 1:
-        g = g - bench.objective(train).gradient(theta) / task.share
+    g = _raising(bench, theta) if number == 1 else -_slope(bench, theta) / task.share
     damping = AUTO * largest(H, 20, 0.02) if choice.damping == "auto" else float(choice.damping)
     solving = Solving(_solver(settings), damping, choice.rtol, choice.max_iterations)
     K = None
     if choice.method == "second-order":
-        few = (_some(s, choice.samples, seed) for s in (task.learned(), instead) if s is not None)
-        learned, *others = map(bench.objective, few)
-        K = Forgetting(learned, others[0].batches if others else None).hessian(theta, memory)
+        K = _forgetting(bench, choice.samples).hessian(theta, memory)
     return Linearised(H, g, positions.to(theta.device), task.share, solving, K)
+
+
+def _raising(bench: Workbench, theta: Tensor) -> Tensor:
+    """The gradient of q."""
+    return _forgetting(bench, bench.session.config.unlearn.gradients).gradient(theta)
+
+
+def _forgetting(bench: Workbench, count: int | None) -> Forgetting:
+    """The objective on as many samples to forget, the same with either label."""
+    seed, instead = bench.session.config.run.seed, bench.task.instead()
+    learned = bench.objective(_some(bench.task.learned(), count, seed))
+    return Forgetting(learned, None if instead is None else bench.objective(_some(instead, count, seed)).batches)
+
+
+def _slope(bench: Workbench, theta: Tensor) -> Tensor:
+    """The gradient of R - p q: of the loss at the wanted labels, or of that of the rest times its share."""
+    task, choice = bench.task, bench.session.config.unlearn
+    some = _some(task.aim, choice.gradients, bench.session.config.run.seed)
+    return (1.0 if task.wanted is not None else 1 - task.share) * bench.objective(some).gradient(theta)
 
 
 def _pool(task: Task) -> Samples:
@@ -270,7 +282,7 @@ def _pool(task: Task) -> Samples:
     return task.aim if corrected else task.session.splits.train
 
 
-def _some(samples: Samples, count: int, seed: int) -> Samples:
+def _some(samples: Samples, count: int | None, seed: int) -> Samples:
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     return Part(samples, order[:count])
 
