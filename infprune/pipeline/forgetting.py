@@ -15,7 +15,6 @@ from infprune.pipeline.unlearn_results import Quality
 from infprune.unlearning.membership import attack_auc
 from infprune.unlearning.objective import runner_up
 
-
 MEMBERS = 1000  # forgotten training samples that are asked during the search
 
 
@@ -91,9 +90,7 @@ class Task:
                 raise InputError(
                     f"the {split} split has {len(its)} of {len(y)} samples of class {self.label}; raise data.validation"
                 )
-            return Exam(
-                samples, torch.ne(y, int(self.label or 0)).nonzero()[:, 0], members, others=Part(samples, its)
-            )
+            return Exam(samples, torch.ne(y, int(self.label or 0)).nonzero()[:, 0], members, others=Part(samples, its))
         if self.kind == "file":
             return Exam(samples, torch.arange(len(samples)), members, others=samples)
         door = self.session.splits.backdoor
