@@ -91,7 +91,7 @@ def write(found: dict[str, Any], given: argparse.Namespace) -> None:
     lines = ["# Unlearning on MNIST", ""]
     lines += [
         "Four strided convolutions, 62,794 parameters; settings: the two configurations, found with gif. Step lengths",
-        "and applications were chosen on the validation split. Test split, in %: mean (sample standard deviation) over seeds.",
+        "and applications were chosen on the validation split. Test split, in %: mean (standard deviation) over seeds.",
         "`fine-tuned`: on 512 samples that stay and on the forget set with the labels wanted instead, all weights.",
         "Seconds are wall time on shared cores and no benchmark.",
     ]
