@@ -19,6 +19,7 @@ from infprune import config
 from infprune.files import atomic_write
 from infprune.pipeline import train, unlearn
 from infprune.progress import Silent
+from infprune.unlearning import WHOLE
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 TASKS = {"backdoor": "mnist-backdoor", "class 0": "mnist-unlearn-class"}
@@ -38,50 +39,65 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=",".join(METHODS), help="METHOD or METHOD:APPLICATIONS")
+    parser.add_argument("--curve", default="gif", help="the same, for the curve over the ratio")
     parser.add_argument("--ratios", default="0.02,0.2,0.5,1", help="of the curve, besides the task's own")
     parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--report", action="store_true", help="write what was measured so far, and measure nothing")
     parser.add_argument("--retrain", action="store_true", help="also train anew, once per task and seed")
     given = parser.parse_intermixed_args()
-    store = Path("runs/unlearning.json")
-    found: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
-    for seed in range(given.seeds):
+    found: dict[str, Any] = {}
+    for task in TASKS:
+        found |= json.loads(stored(task).read_text()) if stored(task).exists() else {}
+    for seed in range(0 if given.report else given.seeds):
         for task in given.tasks.split(","):
-            curve = [("gif", float(r)) for r in given.ratios.split(",") if r]
+            curve = [(given.curve, float(r)) for r in given.ratios.split(",") if r]
             for method, ratio in [*((m, RATIOS[task]) for m in given.methods.split(",")), *curve]:
                 key = f"{task}/{method}/{ratio:g}/{seed}"
-                if key in found:
-                    continue
                 anew = given.retrain and (method, ratio) == ("gif", RATIOS[task])
-                found[key] = measured(task, method, ratio, seed, given.words, retrain=anew)
-                atomic_write(store, json.dumps(found, indent=1))
+                if key in found and not (anew and found[key]["retrained"] is None):
+                    continue
+                run = measured(task, method, ratio, seed, given.words, resume=key in found, retrain=anew)
+                found[key] = timed(run, found.get(key))
+                atomic_write(stored(task), json.dumps({k: v for k, v in found.items() if k.startswith(f"{task}/")}))
                 print(key, found[key]["after"], flush=True)
     write(found, given)
 
 
-def measured(task: str, method: str, ratio: float, seed: int, words: list[str], *, retrain: bool) -> dict[str, Any]:
+def stored(task: str) -> Path:
+    """What is measured of a task: tasks may be run at the same time."""
+    return Path(f"runs/unlearning/{TASKS[task]}.json")
+
+
+def measured(
+    task: str, method: str, ratio: float, seed: int, words: list[str], *, resume: bool, retrain: bool
+) -> dict[str, Any]:
     name = TASKS[task]
     folder = Path(f"runs/unlearning/{name}-{seed}")
     weights = folder / "train" / "model.safetensors"
     if not weights.exists():
         settings = [*words, f"run.seed={seed}", f"run.dir={weights.parent}", "model.checkpoint=random"]
         train.run(config.load(name, settings), Silent(), resume=True)
-    own = [f"unlearn.method={method}", f"unlearn.ratio={ratio}", f"run.dir={folder}/{method}-{ratio:g}"]
+    name_of, _, applications = method.partition(":")
+    own = [f"unlearn.method={name_of}", f"unlearn.ratio={ratio}"]
+    own += [f"run.dir={folder}/{method.replace(':', '-')}-{ratio:g}"]
+    own += [f"unlearn.applications={applications}"] if applications else []
     own += [f"unlearn.retrain={str(retrain).lower()}", f"unlearn.finetune={str(method == 'gif').lower()}"]
     settings = [*words, f"run.seed={seed}", f"model.checkpoint={weights}", *own]
-    return asdict(unlearn.run(None, config.load(name, settings), Silent(), resume=False))
+    return asdict(unlearn.run(None, config.load(name, settings), Silent(), resume=resume))
 
 
 def write(found: dict[str, Any], given: argparse.Namespace) -> None:
-    words = " ".join("data.root=PATH" if w.startswith("data.root") else w for w in given.words)
-    command = f"python scripts/unlearning.py --seeds {given.seeds} --methods {given.methods} --ratios {given.ratios}"
-    lines = ["# Unlearning on MNIST", "", f"`{command} {words}`".replace(" `", "`"), ""]
+    lines = ["# Unlearning on MNIST", ""]
     lines += [
-        "Four strided convolutions, 62,794 parameters. Test split, in %: mean (sample standard deviation) over seeds."
+        "Four strided convolutions, 62,794 parameters; settings: the two configurations, found with gif. Step lengths",
+        "and applications were chosen on the validation split. Test split, in %: mean (standard deviation) over seeds.",
+        "`fine-tuned`: on 512 samples that stay and on the forget set with the labels wanted instead, all weights.",
+        "Seconds are wall time on shared cores and no benchmark.",
     ]
     for task in given.tasks.split(","):
         metrics = METRICS[task]
-        lines += ["", f"## {task}", "", f"Asked for: {TARGETS[task]}.", ""]
+        lines += ["", f"## {task}", "", f"`{command(found, task)}`", "", f"Asked for: {TARGETS[task]}.", ""]
         lines += [f"| | n | parameters changed | {' | '.join(metrics)} | applications | seconds |"]
         lines += ["|---|---:|---:|" + "---:|" * (len(metrics) + 2)]
         for name, runs, key in rows(found, task):
@@ -100,6 +116,30 @@ def write(found: dict[str, Any], given: argparse.Namespace) -> None:
     atomic_write(RESULTS / "unlearning.json", json.dumps(found, indent=1))
 
 
+def timed(run: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
+    """A run that went on from an earlier one, with the time that the earlier one took."""
+    if before is None:
+        return run
+    run["seconds"] |= before["seconds"]
+    if run["retrained"]:
+        took = run["seconds"]["select"] + run["seconds"]["unlearn"]
+        run["retrained"]["time_ratio"] = took / run["retrained"]["seconds"]
+    return run
+
+
+def command(found: dict[str, Any], task: str) -> str:
+    """What measures these rows."""
+    keys = [key.split("/") for key in found if key.startswith(f"{task}/")]
+    own = f"{RATIOS[task]:g}"
+    curve = {method: None for _, method, ratio, _ in keys if ratio != own}
+    words = ["--seeds", str(len({seed for *_, seed in keys})), "--tasks", f'"{task}"']
+    words += ["--methods", ",".join({method: None for _, method, ratio, _ in keys if ratio == own})]
+    words += ["--curve", *curve] if curve else []
+    words += ["--ratios", ",".join({r: None for _, _, r, _ in keys if r != own}) or '""']
+    words += ["--retrain"] if any(found["/".join(key)]["retrained"] for key in keys) else []
+    return " ".join(["python scripts/unlearning.py", *words, "data.root=PATH"])
+
+
 def rows(found: dict[str, Any], task: str) -> list[tuple[str, list[dict[str, Any]], str]]:
     """Name, runs and which of their qualities, of each row."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -109,11 +149,17 @@ def rows(found: dict[str, Any], task: str) -> list[tuple[str, list[dict[str, Any
             groups.setdefault((method, ratio), []).append(run)
     own = groups.get(("gif", f"{RATIOS[task]:g}"), [])
     made = [("before", own, "before")] if own else []
-    made += [(f"{method}, ratio {ratio}", runs, "after") for (method, ratio), runs in groups.items()]
+    made += [(label(method, ratio), runs, "after") for (method, ratio), runs in groups.items()]
     for key, name in (("finetuned", "fine-tuned"), ("retrained", "trained anew")):
         runs = [run for run in own if run[key] is not None]
         made += [(name, runs, key)] if runs else []
     return made
+
+
+def label(method: str, ratio: str) -> str:
+    name, _, most = method.partition(":")
+    where = name if name in WHOLE else f"{name}, ratio {ratio}"
+    return f"{where}, at most {most} application{'s' * (most != '1')}" if most else where
 
 
 def against(found: dict[str, Any], task: str) -> list[str]:

@@ -96,7 +96,9 @@ class DataConfig(Section):
         min_length=1,
         description="A subset file of `infprune data prune`: the training samples to use; null: all.",
     )
-    augment: Literal["none", "crop-flip"] = Field(default="none", description="Random changes to the training images.")
+    augment: Literal["none", "crop", "crop-flip"] = Field(
+        default="none", description="Random changes to the training images: shifts; shifts and mirrors."
+    )
 
 
 class ScoreConfig(Section):

@@ -1,6 +1,6 @@
 """Which training samples are forgotten, and what a network is asked to show that it has."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,12 +13,16 @@ from infprune.evaluation import Answers, answers
 from infprune.pipeline.session import Session
 from infprune.pipeline.unlearn_results import Quality
 from infprune.unlearning.membership import attack_auc
+from infprune.unlearning.objective import runner_up
+
+MEMBERS = 1000  # forgotten training samples that are asked during the search
 
 
 @dataclass(frozen=True)
 class Task:
     """`forget` and `rest`: positions in the training split. `y`: its right labels where these differ from the learned.
 
+    `wanted`: the labels of the training split that unlearning aims at; None: the forgotten may get any but the learned.
     `unseen`: how many samples of a subset file are in the validation split. `kind`: class, file or backdoor.
     """
 
@@ -29,6 +33,7 @@ class Task:
     y: Tensor | None = None
     label: int | None = None
     unseen: int = 0
+    wanted: Tensor | None = None
 
     @property
     def share(self) -> float:
@@ -45,9 +50,27 @@ class Task:
         """The forget set as it was learned."""
         return Part(self.session.splits.train, self.forget)
 
-    def right(self) -> Samples | None:
-        """The forget set with its right labels, if these are known."""
-        return None if self.y is None else Part(Changed(self.session.splits.train, self.y), self.forget)
+    @property
+    def aim(self) -> Samples:
+        """What the changed network should be like a network of: the rest, or all with the wanted labels."""
+        train = self.session.splits.train
+        return Part(train, self.rest) if self.wanted is None else Changed(train, self.wanted)
+
+    def instead(self) -> Samples | None:
+        """The forget set with the wanted labels, if there are any."""
+        return None if self.wanted is None else Part(Changed(self.session.splits.train, self.wanted), self.forget)
+
+    def aimed(self, module: nn.Module) -> "Task":
+        """With the labels that `unlearn.objective` asks for, of a network that has learned."""
+        objective = self.session.config.unlearn.objective
+        if objective == "auto":
+            objective = "runner-up" if self.kind == "class" else "loss"
+        if objective == "loss":
+            return replace(self, wanted=self.y)
+        train = self.session.splits.train
+        wanted = _labels(train).clone()
+        wanted[self.forget] = runner_up(module, self.session.batches(self.learned()))
+        return replace(self, wanted=wanted)
 
     def some_kept(self, count: int, seed: int) -> Tensor:
         """Positions of random samples of the rest."""
@@ -57,6 +80,9 @@ class Task:
     def exam(self, split: str) -> "Exam":
         """What is asked on a split."""
         samples: Samples = getattr(self.session.splits, split)
+        members = self.learned()
+        if split == "validation" and self.kind != "file":  # there it decides nothing, and each trial asks
+            members = Part(members, torch.arange(min(MEMBERS, len(members))))
         if self.kind == "class":
             y = _labels(samples)
             its = torch.eq(y, int(self.label or 0)).nonzero()[:, 0]
@@ -64,18 +90,16 @@ class Task:
                 raise InputError(
                     f"the {split} split has {len(its)} of {len(y)} samples of class {self.label}; raise data.validation"
                 )
-            return Exam(
-                samples, torch.ne(y, int(self.label or 0)).nonzero()[:, 0], self.learned(), others=Part(samples, its)
-            )
+            return Exam(samples, torch.ne(y, int(self.label or 0)).nonzero()[:, 0], members, others=Part(samples, its))
         if self.kind == "file":
-            return Exam(samples, torch.arange(len(samples)), self.learned(), others=samples)
+            return Exam(samples, torch.arange(len(samples)), members, others=samples)
         door = self.session.splits.backdoor
         assert door is not None
         clean = torch.arange(len(samples))
         if isinstance(samples, Part):
             clean = (~torch.isin(samples.indices, door.poisoned)).nonzero()[:, 0]
         stamped = Changed(Part(samples, clean), change=door.trigger)
-        return Exam(samples, clean, self.learned(), triggered=stamped, target=door.target)
+        return Exam(samples, clean, members, triggered=stamped, target=door.target)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from infprune.unlearning.contract import Linearised, Solving
 from infprune.unlearning.objective import Forgetting
 from infprune.unlearning.selection import SELECTIONS, Chosen, Measured, chosen
 
-AUTO = 1e-2  # `damping: auto`: this share of the Hessian's largest |eigenvalue|
+AUTO = 3e-2  # `damping: auto`: this share of the curvature's largest |eigenvalue|
 DOUBLINGS = 8  # of the longest length, while it is the best one
 
 
@@ -144,7 +144,7 @@ def _open(path: Path | None, settings: Config) -> Workbench:
             raise ArchitectureError(
                 f"{path} is a pruned network: retraining from scratch is for whole ones; drop --retrain"
             )
-    return Workbench(session, task, module, ParameterSpace.of(module), described)
+    return Workbench(session, task.aimed(module), module, ParameterSpace.of(module), described)
 
 
 # --- which weights ----------------------------------------------------------------------------------------------------
@@ -245,32 +245,44 @@ def _near(bench: Workbench, positions: Tensor, number: int) -> Linearised:
     """
     settings, task, seed = bench.session.config, bench.task, bench.session.config.run.seed
     choice, memory = settings.unlearn, int(settings.influence.memory * GIB)
-    train = bench.session.splits.train
     risk = bench.objective(_some(_pool(task), choice.samples, seed))
     H = CURVATURES[choice.curvature](risk, None, memory)
-    right = task.right()
-    every = Forgetting(bench.objective(task.learned()), None if right is None else list(bench.batches(right)))
     theta = bench.space.values(bench.module)
-    g = every.gradient(theta)
-    if number > 1:
-        g = g - bench.objective(train).gradient(theta) / task.share
+    g = _raising(bench, theta) if number == 1 else -_slope(bench, theta) / task.share
     damping = AUTO * largest(H, 20, 0.02) if choice.damping == "auto" else float(choice.damping)
     solving = Solving(_solver(settings), damping, choice.rtol, choice.max_iterations)
     K = None
     if choice.method == "second-order":
-        few = (_some(s, choice.samples, seed) for s in (task.learned(), right) if s is not None)
-        learned, *others = map(bench.objective, few)
-        K = Forgetting(learned, others[0].batches if others else None).hessian(theta, memory)
+        K = _forgetting(bench, choice.samples).hessian(theta, memory)
     return Linearised(H, g, positions.to(theta.device), task.share, solving, K)
+
+
+def _raising(bench: Workbench, theta: Tensor) -> Tensor:
+    """The gradient of q."""
+    return _forgetting(bench, bench.session.config.unlearn.gradients).gradient(theta)
+
+
+def _forgetting(bench: Workbench, count: int | None) -> Forgetting:
+    """The objective on as many samples to forget, the same with either label."""
+    seed, instead = bench.session.config.run.seed, bench.task.instead()
+    learned = bench.objective(_some(bench.task.learned(), count, seed))
+    return Forgetting(learned, None if instead is None else bench.objective(_some(instead, count, seed)).batches)
+
+
+def _slope(bench: Workbench, theta: Tensor) -> Tensor:
+    """The gradient of R - p q: of the loss at the wanted labels, or of that of the rest times its share."""
+    task, choice = bench.task, bench.session.config.unlearn
+    some = _some(task.aim, choice.gradients, bench.session.config.run.seed)
+    return (1.0 if task.wanted is not None else 1 - task.share) * bench.objective(some).gradient(theta)
 
 
 def _pool(task: Task) -> Samples:
     """The training samples that the Hessian is of: as they should have been learned, or as they were."""
     corrected = task.session.config.unlearn.hessian_of == "corrected"
-    return task.corrected if corrected else task.session.splits.train
+    return task.aim if corrected else task.session.splits.train
 
 
-def _some(samples: Samples, count: int, seed: int) -> Samples:
+def _some(samples: Samples, count: int | None, seed: int) -> Samples:
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     return Part(samples, order[:count])
 
@@ -317,13 +329,13 @@ def _identity(bench: Workbench) -> str:
 def _finetuned(
     bench: Workbench, original: nn.Module, test: Exam, watch: Stopwatch, progress: Progress, *, resume: bool
 ) -> Quality:
-    """The network fine-tuned on as many samples that stay as the Hessian sees, and on the right labels if known."""
+    """The network fine-tuned on as many samples that stay as the Hessian sees, and on the labels wanted instead."""
     choice, task, session = bench.session.config.unlearn, bench.task, bench.session
     kept = _some(Part(session.splits.train, task.rest), choice.samples, session.config.run.seed)
     assert isinstance(kept, Part)
     at = task.rest[kept.indices]
-    train_on = session.splits.train if task.y is None else Changed(session.splits.train, task.y)
-    at = at if task.y is None else torch.cat([at, task.forget])
+    train_on = session.splits.train if task.wanted is None else Changed(session.splits.train, task.wanted)
+    at = at if task.wanted is None else torch.cat([at, task.forget])
     module = copy.deepcopy(original)
     with watch.stage("fine-tune"):
         trained = train(

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from infprune.data.augment import AUGMENTATIONS, crop_flip
+from infprune.data.augment import AUGMENTATIONS, crop, crop_flip
 from infprune.errors import ConfigError
 
 
@@ -21,6 +21,19 @@ def test_crop_flip_shifts_and_mirrors_every_image():
         seen.update(plain + mirrored)
     assert {dy for dy, _, _ in seen} == {dx for _, dx, _ in seen} == set(range(5))
     assert 10 < sum(flag for *_, flag in seen) < len(seen) - 5
+
+
+def test_crop_shifts_with_the_edge_repeated_and_mirrors_nothing():
+    x = torch.rand(40, 2, 5, 7) + 0.5
+    torch.manual_seed(0)
+    out, seen = crop(x), set()
+    for image, result in zip(x, out, strict=True):
+        padded = F.pad(image, (2,) * 4, mode="replicate")
+        shifts = [(dy, dx) for dy in range(5) for dx in range(5)]
+        (found,) = [(dy, dx) for dy, dx in shifts if torch.equal(result, padded[:, dy : dy + 5, dx : dx + 7])]
+        seen.add(found)
+    assert {dy for dy, _ in seen} == {dx for _, dx in seen} == set(range(5))
+    assert AUGMENTATIONS["crop"] is crop
 
 
 def test_crop_flip_follows_the_global_seed_and_leaves_its_input():

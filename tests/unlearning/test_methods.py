@@ -24,7 +24,7 @@ from infprune.models import MODELS
 from infprune.solvers.contract import Outcome
 from infprune.unlearning import METHODS
 from infprune.unlearning.contract import Linearised, Solving
-from infprune.unlearning.objective import Forgetting
+from infprune.unlearning.objective import Forgetting, runner_up
 from infprune.unlearning.selection import SELECTIONS
 
 EXACT = Solving("lsmr", rtol=1e-13, max_iterations=4000)
@@ -54,6 +54,29 @@ def near(solving=EXACT, *, right=True):
     g = torch.cat([p.flatten() for p in torch.autograd.grad(loss, list(net.parameters()))])
     assert_close(q.hessian(risk.theta).to_dense(), K)
     return Linearised(Dense(H), q.gradient(risk.theta), T, SHARE, solving, Dense(K)), H, g, K, T.tolist()
+
+
+def test_the_second_choice_is_never_the_label():
+    net, x, y = network()
+    with torch.no_grad():
+        ranked = net(x).argsort(1, descending=True)
+    truth = torch.where(ranked[:, 0] == y, ranked[:, 1], ranked[:, 0])
+    assert bool((ranked[:, 0] == y).any() and (ranked[:, 0] != y).any())
+    assert runner_up(net, [(x[:7], y[:7]), (x[7:], y[7:])]).tolist() == truth.tolist()
+
+
+def test_with_wanted_labels_the_gradient_is_that_of_logits_and_outlives_a_perfect_fit():
+    net, x, y = network()
+    net[3].weight.data *= 1e3  # saturated
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    wanted = runner_up(net, [(x, y)])
+    risk = Objective(net, ParameterSpace.of(net), [(x, y)])
+    z = net(x)
+    margin = (z.gather(1, wanted[:, None]) - z.gather(1, y[:, None])).mean()
+    truth = torch.cat([p.flatten() for p in torch.autograd.grad(margin, list(net.parameters()))])
+    assert_close(Forgetting(risk, [(x, wanted)]).gradient(risk.theta), truth)
+    assert Forgetting(risk).gradient(risk.theta).norm() < 0.2 * truth.norm()
 
 
 def test_the_words_of_the_configuration_are_the_registries():
