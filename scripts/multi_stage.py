@@ -25,19 +25,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from infprune import __version__, config
 from infprune.curvature.objective import Objective
 from infprune.curvature.space import ParameterSpace
-from infprune.data.dataset import Part, gather
+from infprune.data.dataset import ArrayDataset, Part, gather
 from infprune.files import atomic_write
 from infprune.forward import move
 from infprune.models.checkpoint import digest
-from infprune.multistage.layers import owned
+from infprune.multistage.layers import matching, owned
 from infprune.multistage.left_out import LeftOut
 from infprune.pipeline import trace
-from infprune.pipeline.stages import Stages, learn, open_stages
+from infprune.pipeline.stages import StageData, Stages, learn, open_stages
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.pipeline.store import Store
 from infprune.pipeline.validate import agreement
@@ -70,6 +70,7 @@ def removal(name: str, words: Sequence[str], chosen: Any) -> None:
     for scoring in ("solver", "pretrain_damping", "finetune_damping", "hessian_samples", "rtol", "max_iterations"):
         del measuring["trace"][scoring]
     content = [measuring, digest(first), digest(second), chosen.optimizer, chosen.lr, chosen.steps, chosen.batch]
+    content.append(chosen.finetune_steps)
     identity = json.dumps([content, __version__, torch.__version__], sort_keys=True, default=str)
     store = Store(
         stages.session.folder / f"{key}.json", hashlib.sha256(identity.encode()).hexdigest(), resume=chosen.resume
@@ -134,7 +135,8 @@ def going_on(stages: Stages, stage: str, chosen: Any) -> Recipe:
     data = stages.pretrain if stage == "pretrain" else stages.finetune
     recipe = stages.session.recipe("train" if stage == "pretrain" else "finetune")
     size = chosen.batch or recipe.batch_size
-    epochs = max(1, round(chosen.steps / -(-len(data.train) // size)))
+    steps = chosen.steps if stage == "pretrain" else chosen.finetune_steps or chosen.steps
+    epochs = max(1, round(steps / -(-len(data.train) // size)))
     return replace(
         recipe, epochs=epochs, schedule="constant", optimizer=chosen.optimizer, lr=chosen.lr, momentum=0.9,
         warmup_epochs=0.0, batch_size=size,
@@ -158,10 +160,33 @@ def without(
     own = owned(second, stages.head)
     shared = {name: value for name, value in first.state_dict().items() if name not in own}
     second.load_state_dict(shared, strict=False)
-    learn("finetune", second, later, recipes[1], stages.frozen, Silent(), keep=False)
-    test = stages.session.batches(stages.finetune.test)
+    if set(stages.frozen) | set(stages.head) == set(matching(second, ["*"], "")) and len(stages.head) == 1:
+        later, second = embedded(second, stages.head[0], later)
+        learn("finetune", second, later, recipes[1], (), Silent(), keep=False)
+    else:
+        learn("finetune", second, later, recipes[1], stages.frozen, Silent(), keep=False)
+    second.double()
+    test = [(x.double(), y) for x, y in stages.session.batches(later.test)]  # type: ignore[union-attr]
     objective = Objective(second, ParameterSpace.of(second), test)
     return objective.value(objective.theta)
+
+
+@torch.no_grad()
+def embedded(module: nn.Module, layer: str, data: StageData) -> tuple[StageData, nn.Module]:
+    """What the one layer that is trained sees of the data, and that layer: the same training, much cheaper."""
+    seen: list[Tensor] = []
+    head = module.get_submodule(layer)
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    parts = {}
+    for part in ("train", "validation", "test"):
+        seen.clear()
+        labels = []
+        for x, y in data.session.batches(getattr(data, part)):
+            module(x)
+            labels.append(y)
+        parts[part] = ArrayDataset(torch.cat(seen), torch.cat(labels))
+    hook.remove()
+    return replace(data, **parts), head
 
 
 def compared(what: str, name: str, words: Sequence[str]) -> None:
@@ -261,6 +286,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--count", type=int, default=100, help="examples left out")
     parser.add_argument("--steps", type=int, default=100, help="of each stage, once an example is left out")
+    parser.add_argument("--finetune-steps", type=int, help="of the second stage, if another number")
     parser.add_argument("--batch", type=int, help="samples per such step; default as configured")
     parser.add_argument("--optimizer", default="adamw", choices=("adamw", "sgd"))
     parser.add_argument("--lr", type=float, default=1e-3)
