@@ -21,7 +21,7 @@ from runs import call
 from test_bad_input import one_line
 
 FAST = ["model.args={widths: [3, 4], kernel: 3, padding: 1, pixels: 8}", "trace.max_iterations=60", "trace.rtol=1e-2",
-        "train.epochs=8", "finetune.epochs=6"]  # fmt: skip
+        "trace.hessian_samples=100", "trace.finetune_samples=300", "train.epochs=8", "finetune.epochs=15"]  # fmt: skip
 TWO = ["trace", "-c", "digits-two-stage", *FAST, "--top", "3"]
 UNTRAINED = ["trace", "-c", "digits-two-stage", "train.epochs=0", "finetune.epochs=0", "trace.max_iterations=1"]
 
@@ -76,6 +76,9 @@ def test_the_files(done):
     assert html.count("<img ") == 7  # three at either end, and the traced one
     assert html.count('src="data:image/png;base64,') == 7
     assert "img-src data:" in html
+    test = result["test"]
+    guess = "rightly predicted" if test["predicted"] == test["label"] else f"taken for a {test['predicted']}"
+    assert f"test sample {test['sample']}, a {test['label']} {guess}, traced" in html
     assert "http://" not in html.replace("http://www.w3.org/2000/svg", "")
 
 
@@ -147,7 +150,7 @@ def test_people_read_a_table(infprune):
     assert found.code == 0, found.err
     assert "215 test predictions traced to 518 pretraining examples" in found.out
     assert "Fine-tuning kept every shared layer (case 1)" in found.out
-    assert "pretrain Hessian: 518 samples, normal-cg, damping 1e-06" in found.out
+    assert "pretrain Hessian: 100 samples, normal-cg, damping 1e-06" in found.out
 
 
 @pytest.mark.parametrize("solver", ["cg", "lsmr", "ldl"])
@@ -194,7 +197,7 @@ BAD = {
     "other data": (["trace.finetune_data={nme: digits}"], 2, "data.nme: unknown key; did you mean data.name?"),
     "other inputs": (["trace.finetune_data={name: breast_cancer}", "trace.finetune=null"], 3, "does not accept inputs"),
     "dense": (
-        ["trace.solver=ldl", "model.args={widths: [64, 5120], kernel: 3, padding: 1, pixels: 8}"],
+        ["trace.solver=ldl", "model.args={widths: [8, 1024], kernel: 3, padding: 1, pixels: 8}"],
         2,
         "use trace.solver=normal-cg",
     ),
