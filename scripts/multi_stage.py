@@ -2,7 +2,8 @@
 
     python scripts/multi_stage.py removal digits-two-stage --count 30
     python scripts/multi_stage.py removal mnist-two-stage --count 20 data.root=PATH
-    python scripts/multi_stage.py removal mnist-two-stage --count 20 data.root=PATH trace.frozen=[] finetune.epochs=10
+    python scripts/multi_stage.py removal mnist-two-stage --count 20 data.root=PATH trace.frozen=[] \
+        finetune.epochs=10 finetune.lr=0.02 trace.alpha=0.05
     python scripts/multi_stage.py tasks digits-two-stage
     python scripts/multi_stage.py amount digits-two-stage
 
@@ -19,6 +20,7 @@ import argparse
 import copy
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -52,7 +54,7 @@ NAME = "multi-stage"
 
 def removal(name: str, words: Sequence[str], chosen: Any) -> None:
     settings = config.load(name, [*words, f"run.dir=runs/{NAME}-{name}"])
-    watch = Stopwatch()
+    watch, begun = Stopwatch(), time.monotonic()
     stages = open_stages(settings, NAME, watch, Silent())
     first, second = copy.deepcopy(stages.first), copy.deepcopy(stages.second)
     test = trace.traced(stages, None)
@@ -65,6 +67,8 @@ def removal(name: str, words: Sequence[str], chosen: Any) -> None:
     main = next(iter(found.values()))
     case = 2 if lenses.parts.moved else 1
     order = main.values.abs().argsort(descending=True)[: chosen.count].tolist()
+    for i in order:
+        print(f"example {i}: predicted {-float(main.values[i]) / len(main.values) / len(test):.3e}", flush=True)
     key = f"{name}-case-{case}"
     measuring = settings.model_dump()
     for scoring in ("solver", "pretrain_damping", "finetune_damping", "hessian_samples", "rtol", "max_iterations"):
@@ -86,7 +90,12 @@ def removal(name: str, words: Sequence[str], chosen: Any) -> None:
         return float(value)
 
     control, m = measured(None), len(main.values)
-    actual = [measured(i) - control for i in order]
+    actual = []
+    for i in order:
+        if chosen.minutes is not None and time.monotonic() - begun > 60 * chosen.minutes:
+            order = order[: len(actual)]
+            break
+        actual.append(measured(i) - control)
     scale = -1 / (m * len(test))
     predicted, plain = (v[order] * scale for v in (main.values, main.control))
     truth = torch.tensor(actual, dtype=torch.float64)
@@ -138,7 +147,8 @@ def going_on(stages: Stages, stage: str, chosen: Any) -> Recipe:
     steps = chosen.steps if stage == "pretrain" else chosen.finetune_steps or chosen.steps
     epochs = max(1, round(steps / -(-len(data.train) // size)))
     return replace(
-        recipe, epochs=epochs, schedule="constant", optimizer=chosen.optimizer, lr=chosen.lr, momentum=0.9,
+        recipe, epochs=epochs, schedule="constant", optimizer=chosen.optimizer, lr=chosen.lr or recipe.lr,
+        momentum=0.9,
         warmup_epochs=0.0, batch_size=size,
     )  # fmt: skip
 
@@ -289,11 +299,12 @@ def main() -> None:
     parser.add_argument("config")
     parser.add_argument("words", nargs="*")
     parser.add_argument("--count", type=int, default=100, help="examples left out")
+    parser.add_argument("--minutes", type=float, help="after which no further example is left out")
     parser.add_argument("--steps", type=int, default=60, help="of each stage, once an example is left out")
     parser.add_argument("--finetune-steps", type=int, help="of the second stage, if another number")
     parser.add_argument("--batch", type=int, help="samples per such step; default as configured")
     parser.add_argument("--optimizer", default="sgd", choices=("sgd", "adamw"))
-    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--lr", type=float, help="of both stages; default: each one's own")
     parser.add_argument(
         "--dampings", help="of the first stage; the first one ranks, the others are for comparison; default: configured"
     )
