@@ -1,9 +1,10 @@
-"""The experiments of *Multi-Stage Influence Function*, section 4, with `infprune trace`'s own parts.
+r"""The experiments of *Multi-Stage Influence Function*, section 4, with `infprune trace`'s own parts.
 
     python scripts/multi_stage.py removal digits-two-stage --count 30
-    python scripts/multi_stage.py removal mnist-two-stage --count 20 data.root=PATH
+    python scripts/multi_stage.py removal mnist-two-stage --count 20 --finetune-steps 300 data.root=PATH
     python scripts/multi_stage.py removal mnist-two-stage --count 20 data.root=PATH trace.frozen=[] \
-        finetune.epochs=10 finetune.lr=0.02 trace.alpha=0.05
+        finetune.epochs=10 finetune.lr=0.02 trace.alpha=0.05 trace.finetune_damping=0.06 trace.rtol=0.1 \
+        --steps 30 --finetune-steps 30
     python scripts/multi_stage.py tasks digits-two-stage
     python scripts/multi_stage.py amount digits-two-stage
 
