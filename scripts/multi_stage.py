@@ -1,8 +1,10 @@
-"""The experiments of *Multi-Stage Influence Function*, section 4, with `infprune trace`'s own parts.
+r"""The experiments of *Multi-Stage Influence Function*, section 4, with `infprune trace`'s own parts.
 
     python scripts/multi_stage.py removal digits-two-stage --count 30
-    python scripts/multi_stage.py removal mnist-two-stage --count 100 data.root=PATH
-    python scripts/multi_stage.py removal mnist-two-stage --count 100 data.root=PATH trace.frozen=[]
+    python scripts/multi_stage.py removal mnist-two-stage --count 20 --finetune-steps 300 data.root=PATH
+    python scripts/multi_stage.py removal mnist-two-stage --count 20 data.root=PATH trace.frozen=[] \
+        finetune.epochs=10 finetune.lr=0.02 trace.alpha=0.05 trace.finetune_damping=0.06 trace.rtol=0.1 \
+        --steps 30 --finetune-steps 30
     python scripts/multi_stage.py tasks digits-two-stage
     python scripts/multi_stage.py amount digits-two-stage
 
@@ -19,25 +21,26 @@ import argparse
 import copy
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from infprune import __version__, config
-from infprune.curvature.objective import Objective
-from infprune.curvature.space import ParameterSpace
-from infprune.data.dataset import Part, gather
+from infprune.data.dataset import ArrayDataset, Part, gather
+from infprune.data.loaders import Batches
 from infprune.files import atomic_write
 from infprune.forward import move
 from infprune.models.checkpoint import digest
-from infprune.multistage.layers import owned
+from infprune.multistage.layers import matching, owned
 from infprune.multistage.left_out import LeftOut
 from infprune.pipeline import trace
-from infprune.pipeline.stages import Stages, learn, open_stages
+from infprune.pipeline.stages import StageData, Stages, learn, open_stages
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.pipeline.store import Store
 from infprune.pipeline.validate import agreement
@@ -52,24 +55,27 @@ NAME = "multi-stage"
 
 def removal(name: str, words: Sequence[str], chosen: Any) -> None:
     settings = config.load(name, [*words, f"run.dir=runs/{NAME}-{name}"])
-    watch = Stopwatch()
+    watch, begun = Stopwatch(), time.monotonic()
     stages = open_stages(settings, NAME, watch, Silent())
     first, second = copy.deepcopy(stages.first), copy.deepcopy(stages.second)
     test = trace.traced(stages, None)
     lenses = trace.objectives(stages)
     found = {}
-    for damping in chosen.dampings.split(","):
+    for damping in (chosen.dampings or str(settings.trace.pretrain_damping)).split(","):
         other = with_damping(stages, float(damping))
         found[damping] = trace.influence(other, lenses, test, watch, Silent())
         print(damping, [asdict(s) for s in found[damping].solves], flush=True)
     main = next(iter(found.values()))
     case = 2 if lenses.parts.moved else 1
     order = main.values.abs().argsort(descending=True)[: chosen.count].tolist()
+    for i in order:
+        print(f"example {i}: predicted {-float(main.values[i]) / len(main.values) / len(test):.3e}", flush=True)
     key = f"{name}-case-{case}"
     measuring = settings.model_dump()
     for scoring in ("solver", "pretrain_damping", "finetune_damping", "hessian_samples", "rtol", "max_iterations"):
         del measuring["trace"][scoring]
     content = [measuring, digest(first), digest(second), chosen.optimizer, chosen.lr, chosen.steps, chosen.batch]
+    content.append(chosen.finetune_steps)
     identity = json.dumps([content, __version__, torch.__version__], sort_keys=True, default=str)
     store = Store(
         stages.session.folder / f"{key}.json", hashlib.sha256(identity.encode()).hexdigest(), resume=chosen.resume
@@ -85,7 +91,12 @@ def removal(name: str, words: Sequence[str], chosen: Any) -> None:
         return float(value)
 
     control, m = measured(None), len(main.values)
-    actual = [measured(i) - control for i in order]
+    actual = []
+    for i in order:
+        if chosen.minutes is not None and time.monotonic() - begun > 60 * chosen.minutes:
+            order = order[: len(actual)]
+            break
+        actual.append(measured(i) - control)
     scale = -1 / (m * len(test))
     predicted, plain = (v[order] * scale for v in (main.values, main.control))
     truth = torch.tensor(actual, dtype=torch.float64)
@@ -134,9 +145,11 @@ def going_on(stages: Stages, stage: str, chosen: Any) -> Recipe:
     data = stages.pretrain if stage == "pretrain" else stages.finetune
     recipe = stages.session.recipe("train" if stage == "pretrain" else "finetune")
     size = chosen.batch or recipe.batch_size
-    epochs = max(1, round(chosen.steps / -(-len(data.train) // size)))
+    steps = chosen.steps if stage == "pretrain" else chosen.finetune_steps or chosen.steps
+    epochs = max(1, round(steps / -(-len(data.train) // size)))
     return replace(
-        recipe, epochs=epochs, schedule="constant", optimizer=chosen.optimizer, lr=chosen.lr, momentum=0.9,
+        recipe, epochs=epochs, schedule="constant", optimizer=chosen.optimizer, lr=chosen.lr or recipe.lr,
+        momentum=0.9,
         warmup_epochs=0.0, batch_size=size,
     )  # fmt: skip
 
@@ -158,10 +171,37 @@ def without(
     own = owned(second, stages.head)
     shared = {name: value for name, value in first.state_dict().items() if name not in own}
     second.load_state_dict(shared, strict=False)
-    learn("finetune", second, later, recipes[1], stages.frozen, Silent(), keep=False)
-    test = stages.session.batches(stages.finetune.test)
-    objective = Objective(second, ParameterSpace.of(second), test)
-    return objective.value(objective.theta)
+    if set(stages.frozen) | set(stages.head) == set(matching(second, ["*"], "")) and len(stages.head) == 1:
+        later, second = embedded(second, stages.head[0], later)
+        learn("finetune", second, later, recipes[1], (), Silent(), keep=False)
+    else:
+        learn("finetune", second, later, recipes[1], stages.frozen, Silent(), keep=False)
+    return test_loss(second, stages.session.batches(later.test))
+
+
+@torch.no_grad()
+def test_loss(module: nn.Module, test: Batches) -> float:
+    """Summed in float64: what is looked for is in the fourth digit."""
+    parts = [F.cross_entropy(module(x).double(), y, reduction="none") for x, y in test]
+    return float(torch.cat(parts).mean())
+
+
+@torch.no_grad()
+def embedded(module: nn.Module, layer: str, data: StageData) -> tuple[StageData, nn.Module]:
+    """What the one layer that is trained sees of the data, and that layer: the same training, much cheaper."""
+    seen: list[Tensor] = []
+    head = module.get_submodule(layer)
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    parts = {}
+    for part in ("train", "validation", "test"):
+        seen.clear()
+        labels = []
+        for x, y in data.session.batches(getattr(data, part)):
+            module(x)
+            labels.append(y)
+        parts[part] = ArrayDataset(torch.cat(seen), torch.cat(labels))
+    hook.remove()
+    return replace(data, **parts), head
 
 
 def compared(what: str, name: str, words: Sequence[str]) -> None:
@@ -260,12 +300,14 @@ def main() -> None:
     parser.add_argument("config")
     parser.add_argument("words", nargs="*")
     parser.add_argument("--count", type=int, default=100, help="examples left out")
-    parser.add_argument("--steps", type=int, default=100, help="of each stage, once an example is left out")
+    parser.add_argument("--minutes", type=float, help="after which no further example is left out")
+    parser.add_argument("--steps", type=int, default=60, help="of each stage, once an example is left out")
+    parser.add_argument("--finetune-steps", type=int, help="of the second stage, if another number")
     parser.add_argument("--batch", type=int, help="samples per such step; default as configured")
-    parser.add_argument("--optimizer", default="adamw", choices=("adamw", "sgd"))
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--optimizer", default="sgd", choices=("sgd", "adamw"))
+    parser.add_argument("--lr", type=float, help="of both stages; default: each one's own")
     parser.add_argument(
-        "--dampings", default="1e-2", help="of the first stage; the first one ranks, the others are for comparison"
+        "--dampings", help="of the first stage; the first one ranks, the others are for comparison; default: configured"
     )
     parser.add_argument("--fresh", dest="resume", action="store_false", help="measure anew")
     chosen = parser.parse_intermixed_args()

@@ -28,7 +28,7 @@ def png(scene: Scene) -> bytes:
             )
             text.set(ha=_ALIGN[mark.anchor], va="baseline", rotation=90 * mark.upwards, rotation_mode="anchor")
         elif isinstance(mark, Area):
-            axes.add_patch(Polygon(mark.points, color=colour, linewidth=0))
+            axes.add_patch(Polygon(mark.points, color=colour, linewidth=0, zorder=2))  # of a line: marks stay in order
         else:
             dashes = (0, (3, 3)) if mark.dashed else "-"
             xs, ys = zip(*mark.points, strict=True)

@@ -65,7 +65,7 @@ def scatter(
     name: str, title: str, words: str, points: Sequence[tuple[float, float, str]], labels: tuple[str, str]
 ) -> Scene:
     """One value against another, with a hint per point."""
-    x = fitted([p[0] for p in points], 64, WIDTH - 16)
+    x = fitted([p[0] for p in points], 64, WIDTH - 24)
     y = fitted([p[1] for p in points], 240, 12)
     body: list[Line | Area | Label] = [*frame(x, y, *labels)]
     body += [marker(SHAPES[0], (x.at(a), y.at(b)), "c0", f"{hint}: {a:.4g}, {b:.4g}") for a, b, hint in points]

@@ -53,10 +53,8 @@ def what(result: TraceResult) -> str:
     test = result.test
     if test.sample is None:
         return f"{test.samples:,} test predictions traced to {result.examples:,} pretraining examples"
-    return (
-        f"test sample {test.sample}, a {test.label} taken for a {test.predicted}, traced to {result.examples:,} "
-        "pretraining examples"
-    )
+    guess = "rightly predicted" if test.predicted == test.label else f"taken for a {test.predicted}"
+    return f"test sample {test.sample}, a {test.label} {guess}, traced to {result.examples:,} pretraining examples"
 
 
 def said(row: StageRow) -> str:

@@ -19,6 +19,7 @@ from infprune.report.prune_figures import prune_scenes
 from infprune.report.prune_page import prune_html
 from infprune.report.report_figures import report_scenes
 from infprune.report.report_page import report_html
+from infprune.report.scene import WIDTH, Line, Scene, box
 from infprune.report.svg import standalone
 
 EMPTY = {"meta", "polygon", "polyline", "rect"}
@@ -258,3 +259,13 @@ def test_strokes_have_the_colour_of_what_became_of_the_channels():
     learned = next(s for s in prune_scenes(PRUNED) if s.name == "scores")
     assert "lost" not in {m.role for m in learned.marks}  # masks decided there, not the order of scores
     assert HOSTILE not in standalone(scene)
+
+
+def test_a_png_draws_marks_in_their_order():
+    """A point on a line of the grid lies on it, as in SVG."""
+    line, area = Line([(0, 50), (WIDTH, 50)], "ink", 8), box(0, 0, WIDTH, 100, "c0")
+    seen = [
+        mpimg.imread(io.BytesIO(png(Scene("n", "t", "w", 100, marks))))[100, 400]
+        for marks in ([line, area], [area, line])
+    ]
+    assert abs(seen[0] - seen[1]).max() > 0.1
