@@ -4,10 +4,10 @@
     python scripts/mutation.py selection --only 17          # one mutant again, by all tests, with what pytest says
 
 The mutants are cosmic-ray's, except in type annotations, where they are no faults. All of them would take days: `count`
-places per package are drawn at random, and one of the operators that apply at each. A mutant lives in memory alone: in a
-fork of a process that has torch imported, and for a fault inside a function the tests collected, too
-(`mutating/swapped.py`; it runs the tests that reach the function), for any other the package imported anew
-(`mutating/fresh.py`; it runs all tests of the package). A mutant whose tests take ten times what they should is killed.
+places per package are drawn at random, and one of the operators that apply at each. A mutant lives in memory alone, in a
+fork of a process that has torch imported. For a fault inside a function the tests are collected, too, and those that
+reach it run (`mutating/swapped.py`); for any other the package is imported anew and all its tests run
+(`mutating/fresh.py`). A mutant whose tests take ten times what they should is killed.
 What is judged is kept in build/mutation.jsonl: a second call goes on; `--again` judges survivors anew.
 Exits 1 if tests fail without a mutant. Linux and macOS only.
 """
@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from mutating.forks import ended, silence
+from mutating.forks import ended, redirect
 from mutating.fresh import tested
 from mutating.mutants import ROOT, Mutant, drawn
 from mutating.swapped import changes, judge
@@ -40,6 +40,7 @@ PACKAGES = {  # sources, tests
 COMMON = ("torch.export", "torch.func", "torchvision.models", "safetensors.torch", "pydantic", "sklearn.datasets")
 HOUR = 3600.0
 JUDGED = ROOT / "build" / "mutation.jsonl"
+LOG = ROOT / "build" / "mutation.log"  # what pytest said
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
         if options.only is not None:
             mutant = found[options.only]
             print(mutant, flush=True)
-            code = ended(lambda m=mutant, w=words: tested(m, w, told=True), HOUR)
+            code = ended(lambda m=mutant, w=words: tested(m, w), HOUR)
             print("killed" if code or code is None else "survived")
             continue
         known = _known(again=options.again)
@@ -69,17 +70,22 @@ def _judge(mutants: list[Mutant], files: list[Path], words: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             store = Path(folder) / "reached.json"
             code = ended(lambda: _quiet(inside, files, words, store), 24 * HOUR)
-        if code != 0:  # `--only` tells more
-            sys.exit(f"{' '.join(words)}: failed without a mutant")
+        if code != 0:
+            sys.exit(f"{' '.join(words)}: failed without a mutant, or the harness did: {LOG}")
     others = [m for m in mutants if m not in inside]
     for mutant in others:
-        code = ended(lambda m=mutant: tested(m, words, told=False), HOUR)
+        code = ended(lambda m=mutant: _fresh(m, words), HOUR)
         _note(mutant, "hung" if code is None else "killed" if code else "survived")
 
 
 def _quiet(mutants: list[Mutant], files: list[Path], words: list[str], store: Path) -> int:
-    silence()
+    redirect(LOG)
     return judge(mutants, files, words, store, lambda number, outcome: _note(mutants[number], outcome))
+
+
+def _fresh(mutant: Mutant, words: list[str]) -> int:
+    redirect(LOG)
+    return tested(mutant, words)
 
 
 def _note(mutant: Mutant, outcome: str) -> None:

@@ -5,6 +5,7 @@ import os
 import select
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 
 def ended(action: Callable[[], int], limit: float) -> int | None:
@@ -27,8 +28,9 @@ def ended(action: Callable[[], int], limit: float) -> int | None:
     return None if hung else os.waitstatus_to_exitcode(status)
 
 
-def silence() -> None:
-    """What this process and its children print goes nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+def redirect(log: Path) -> None:
+    """What this process and its children print goes to the end of a file."""
+    log.parent.mkdir(exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)

@@ -7,18 +7,16 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from typing import Any
 
 import pytest
-from mutating.forks import silence
+
 from mutating.mutants import ROOT, Mutant
 
 OPTIONS = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
 
 
-def tested(mutant: Mutant | None, tests: list[str], *, told: bool) -> int:
+def tested(mutant: Mutant | None, tests: list[str]) -> int:
     """pytest's exit code; to be called in a fork of a process that has not imported the package."""
     if mutant is not None:
         sys.meta_path.insert(0, _Finder(mutant))
-    if not told:
-        silence()
     return int(pytest.main([*tests, *OPTIONS], plugins=[Unshrunk()]))
 
 

@@ -14,7 +14,8 @@ from types import CodeType, FunctionType
 
 import pytest
 from coverage import Coverage
-from mutating.forks import ended, silence
+
+from mutating.forks import ended
 from mutating.fresh import OPTIONS, Unshrunk
 from mutating.mutants import Mutant
 
@@ -26,7 +27,7 @@ FAILED = 9  # exit code of a fork in which a test failed
 
 def changes(mutant: Mutant) -> list[tuple[CodeType, CodeType]] | None:
     """Functions of the file before and after; None if more than functions changed."""
-    before, after = (compile(text, mutant.file, "exec") for text in (mutant.file.read_text("utf-8"), mutant.code))
+    before, after = (compile(text, str(mutant.file), "exec") for text in (mutant.file.read_text("utf-8"), mutant.code))
     return _pairs(before, after)
 
 
@@ -49,6 +50,11 @@ def _own(code: CodeType) -> tuple[object, ...]:
 
 def _inner(code: CodeType) -> list[CodeType]:
     return [c for c in code.co_consts if isinstance(c, CodeType)]
+
+
+def _place(code: CodeType) -> tuple[str, int, str]:
+    """Tells functions apart; code that has run is not equal to the same code that has not (Python 3.11)."""
+    return code.co_filename, code.co_firstlineno, code.co_qualname
 
 
 @dataclass(frozen=True)
@@ -105,14 +111,13 @@ class _Session:
         return "killed"
 
     def _try(self, session: pytest.Session, pairs: list[tuple[CodeType, CodeType]], chosen: list[str]) -> int:
-        silence()
-        swapped = dict(pairs)
-        functions = [f for f in gc.get_objects() if isinstance(f, FunctionType) and f.__code__ in swapped]
+        swapped = {_place(old): new for old, new in pairs}
+        functions = [f for f in gc.get_objects() if type(f) is FunctionType and _place(f.__code__) in swapped]
         assert functions, "nothing to put it into"
         for function in functions:
-            function.__code__ = swapped[function.__code__]
+            function.__code__ = swapped[_place(function.__code__)]
         by_name = {item.nodeid: item for item in session.items}
-        for _ in _ran(session, [by_name[name] for name in chosen]):
+        for _ in _ran([by_name[name] for name in chosen]):
             if session.testsfailed:
                 return FAILED
         return 0
@@ -122,7 +127,7 @@ class _Session:
         watch.start()
         seconds, began = {}, time.monotonic()
         watch.switch_context(session.items[0].nodeid)
-        for item, following in _ran(session, session.items):
+        for item, following in _ran(session.items):
             seconds[item.nodeid], began = time.monotonic() - began, time.monotonic()
             if session.testsfailed:
                 return 1
@@ -137,7 +142,7 @@ class _Session:
         return 0
 
 
-def _ran(session: pytest.Session, items: list[pytest.Item]) -> Iterator[tuple[pytest.Item, pytest.Item | None]]:
+def _ran(items: list[pytest.Item]) -> Iterator[tuple[pytest.Item, pytest.Item | None]]:
     """Run tests one after the other; yields each that has run, and the one after it."""
     for item, following in zip(items, [*items[1:], None], strict=True):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
