@@ -3,8 +3,8 @@
     python scripts/mutation.py selection pricing --count 40 --seed 0
     python scripts/mutation.py selection --only 17          # one mutant again, by all tests, with what pytest says
 
-The mutants are cosmic-ray's, except in type annotations, where they are no faults. All of them would take days: `count`
-places per package are drawn at random, and one of the operators that apply at each. A mutant lives in memory alone, in a
+The mutants are cosmic-ray's, except in type annotations, where they are no faults. All would take days: `count`
+places per package are drawn at random, one of the operators that apply at each. A mutant lives in memory alone, in a
 fork of a process that has torch imported. For a fault inside a function the tests are collected, too, and those that
 reach it run (`mutating/swapped.py`); for any other the package is imported anew and all its tests run
 (`mutating/fresh.py`). A mutant whose tests take ten times what they should is killed.
