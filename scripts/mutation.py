@@ -1,38 +1,32 @@
 """Mutation testing: small faults put into the code, one at a time; each should make a neighbouring test fail.
 
     python scripts/mutation.py selection pricing --count 40 --seed 0
-    python scripts/mutation.py selection --only 17          # one mutant again, with what pytest says
+    python scripts/mutation.py selection --only 17          # one mutant again, by all tests, with what pytest says
 
-The mutants are cosmic-ray's, except in type annotations, where they are no faults. All of them would take days: `count`
-places per package are drawn at random, and one of the operators that apply at each. A mutant lives in memory alone: a
-process that has torch imported forks, reads the mutated source in place of the file, and runs the tests of the package
-(`PACKAGES`) until one fails. A mutant whose tests take ten times what they should is killed, too.
+The mutants are cosmic-ray's, except in type annotations, where they are no faults. All would take days: `count`
+places per package are drawn at random, one of the operators that apply at each. A mutant lives in memory alone, in a
+fork of a process that has torch imported. For a fault inside a function the tests are collected, too, and those that
+reach it run (`mutating/swapped.py`); for any other the package is imported anew and all its tests run
+(`mutating/fresh.py`). A mutant whose tests take ten times what they should is killed.
+What is judged is kept in build/mutation.jsonl: a second call goes on; `--again` judges survivors anew.
 Exits 1 if tests fail without a mutant. Linux and macOS only.
 """
 
 import argparse
-import ast
-import contextlib
 import importlib
-import importlib.abc
-import importlib.util
-import os
-import select
-import signal
+import json
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import Any
 
-import pytest
-from cosmic_ray.ast import ast_nodes, get_ast
-from cosmic_ray.mutating import mutate_code
-from cosmic_ray.plugins import get_operator, operator_names
+from mutating.forks import ended, redirect
+from mutating.fresh import tested
+from mutating.mutants import ROOT, Mutant, drawn
+from mutating.swapped import changes, judge
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = {  # sources, tests
     "selection": (("selection.py",), ("test_selection.py",)),
     "pricing": (("pricing.py",), ("test_pricing.py",)),
@@ -44,24 +38,9 @@ PACKAGES = {  # sources, tests
     ),
 }
 COMMON = ("torch.export", "torch.func", "torchvision.models", "safetensors.torch", "pydantic", "sklearn.datasets")
-PATIENCE = 10  # times the time that the tests take without a mutant
-FLOOR = 60  # seconds
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """`code`: the file's whole text with one fault; `line`: where it is."""
-
-    file: Path
-    line: int
-    operator: str
-    code: str
-
-    def __str__(self) -> str:
-        before, after = self.file.read_text("utf-8").splitlines(), self.code.splitlines()
-        first = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), self.line - 1)
-        new = after[first].strip() if first < len(after) else ""
-        return f"{self.file.relative_to(ROOT)}:{first + 1} `{before[first].strip()}` -> `{new}`"
+HOUR = 3600.0
+JUDGED = ROOT / "build" / "mutation.jsonl"
+LOG = ROOT / "build" / "mutation.log"  # what pytest said
 
 
 def main() -> None:
@@ -71,142 +50,66 @@ def main() -> None:
     for package in options.packages:
         sources, tests = PACKAGES[package]
         files = sorted(f for s in sources for f in _files(ROOT / "infprune" / s))
-        found = drawn(files, options.count, Random(f"{options.seed}/{package}"))  # noqa: S311
+        found, places = drawn(files, options.count, Random(f"{options.seed}/{package}"))  # noqa: S311
         words = [str(ROOT / "tests" / t) for t in tests]
         if options.only is not None:
-            print(found[options.only])
-            print("survived" if survives(found[options.only], words, 3600, told=True) else "killed")
+            mutant = found[options.only]
+            print(mutant, flush=True)
+            code = ended(lambda m=mutant, w=words: tested(m, w), HOUR)
+            print("killed" if code or code is None else "survived")
             continue
-        began = time.monotonic()
-        if not survives(None, words, 3600, told=False):
-            sys.exit(f"{package}: its tests fail without a mutant")
-        limit = max(FLOOR, PATIENCE * (time.monotonic() - began))
-        alive = 0
-        for number, mutant in enumerate(found):
-            survived = survives(mutant, words, limit, told=False)
-            alive += survived
-            if survived:
-                print(f"{package} {number}: {mutant} ({mutant.operator})", flush=True)
-            print(f"{package}: {number + 1} of {len(found)}, {alive} survived", file=sys.stderr, flush=True)
-        took = time.monotonic() - began
-        print(f"| {package} | {len(found)} | {len(found) - alive} | {alive} | {took:.0f} s |", flush=True)
+        known = _known(again=options.again)
+        _judge([m for m in found if m.key not in known], files, words)
+        _show(package, found, places)
 
 
-def drawn(files: list[Path], count: int, rng: Random) -> list[Mutant]:
-    """Mutants at `count` different places, drawn from all places of the files."""
-    places: dict[tuple[Path, Any], list[tuple[str, dict[str, Any], int]]] = {}
-    for file in files:
-        code = file.read_text("utf-8")
-        tree, skipped = get_ast(code), _annotations(code)
-        for name, args in _operators():
-            operator = get_operator(name)(**args)
-            spots = (p for node in ast_nodes(tree) for p in operator.mutation_positions(node))
-            for occurrence, (start, end) in enumerate(spots):
-                if not any(a <= start < b for a, b in skipped):
-                    places.setdefault((file, (start, end)), []).append((name, args, occurrence))
-    chosen = rng.sample(sorted(places), min(count, len(places)))
-    return [_mutant(file, at[0][0], *rng.choice(places[file, at])) for file, at in chosen]
+def _judge(mutants: list[Mutant], files: list[Path], words: list[str]) -> None:
+    """Faults inside functions together, then the others one by one."""
+    inside = [m for m in mutants if changes(m) is not None]
+    if inside:
+        with tempfile.TemporaryDirectory() as folder:
+            store = Path(folder) / "reached.json"
+            code = ended(lambda: _quiet(inside, files, words, store), 24 * HOUR)
+        if code != 0:
+            sys.exit(f"{' '.join(words)}: failed without a mutant, or the harness did: {LOG}")
+    others = [m for m in mutants if m not in inside]
+    for mutant in others:
+        code = ended(lambda m=mutant: _fresh(m, words), HOUR)
+        _note(mutant, "hung" if code is None else "killed" if code else "survived")
 
 
-def survives(mutant: Mutant | None, words: list[str], limit: float, *, told: bool) -> bool:
-    """Whether all tests pass in a process of its own that reads the mutated source."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        os.setpgid(0, 0)
-        code = 1
-        with contextlib.suppress(BaseException):
-            code = _test(mutant, words, told=told)
-        os._exit(code)
-    os.close(writing)
-    hung = not select.select([reading], [], [], limit)[0]  # readable once the child, and what it started, has ended
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    os.close(reading)
-    status = os.waitpid(child, 0)[1]
-    return not hung and status == 0
+def _quiet(mutants: list[Mutant], files: list[Path], words: list[str], store: Path) -> int:
+    redirect(LOG)
+    return judge(mutants, files, words, store, lambda number, outcome: _note(mutants[number], outcome))
 
 
-def _test(mutant: Mutant | None, words: list[str], *, told: bool) -> int:
-    if mutant is not None:
-        sys.meta_path.insert(0, _Finder(mutant))
-    if mutant is not None and not told:
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-    options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
-    return int(pytest.main([*words, *options, "-c", str(ROOT / "pyproject.toml")], plugins=[_Unshrunk()]))
+def _fresh(mutant: Mutant, words: list[str]) -> int:
+    redirect(LOG)
+    return tested(mutant, words)
 
 
-class _Unshrunk:
-    """One failing example is enough: hypothesis need not look for a smaller one."""
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_configure(self) -> None:
-        from hypothesis import Phase, settings  # noqa: PLC0415 - pytest rewrites it first
-
-        settings.register_profile("mutation", phases=[Phase.explicit, Phase.generate], database=None)
-        settings.load_profile("mutation")
+def _note(mutant: Mutant, outcome: str) -> None:
+    line = {"key": mutant.key, "outcome": outcome, "mutant": str(mutant), "operator": mutant.operator}
+    JUDGED.parent.mkdir(exist_ok=True)
+    with JUDGED.open("a", encoding="utf-8") as out:
+        out.write(json.dumps({**line, "at": time.strftime("%H:%M:%S")}) + "\n")
 
 
-class _Loader(SourceFileLoader):
-    """Reads the mutated text of a file."""
-
-    def __init__(self, name: str, mutant: Mutant) -> None:
-        super().__init__(name, str(mutant.file))
-        self.mutant = mutant
-
-    def get_code(self, fullname: str) -> Any:
-        del fullname
-        return compile(self.mutant.code, self.mutant.file, "exec")
+def _known(*, again: bool) -> dict[str, str]:
+    """Outcomes by key; of `again` those that are no survivors'."""
+    lines = JUDGED.read_text("utf-8").splitlines() if JUDGED.exists() else []
+    found = {entry["key"]: entry["outcome"] for entry in map(json.loads, lines)}
+    return {k: o for k, o in found.items() if not again or o in {"killed", "hung"}}
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the mutated module and no other."""
-
-    def __init__(self, mutant: Mutant) -> None:
-        self.mutant = mutant
-        parts = mutant.file.relative_to(ROOT).with_suffix("").parts
-        self.name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        del path, target
-        if name != self.name:
-            return None
-        package = [str(self.mutant.file.parent)] if self.mutant.file.name == "__init__.py" else None
-        loader = _Loader(name, self.mutant)
-        return importlib.util.spec_from_file_location(
-            name, self.mutant.file, loader=loader, submodule_search_locations=package
-        )
-
-
-def _mutant(file: Path, line: int, name: str, args: dict[str, Any], occurrence: int) -> Mutant:
-    code = mutate_code(file.read_text("utf-8"), get_operator(name)(**args), occurrence)
-    assert code is not None
-    return Mutant(file, line, name.removeprefix("core/"), code)
-
-
-def _operators() -> list[tuple[str, dict[str, Any]]]:
-    """All that need no arguments."""
-    return [
-        (name, {}) for name in sorted(operator_names()) if not get_operator(name).arguments() and "NoOp" not in name
-    ]
-
-
-def _annotations(code: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where type annotations stand: (line, column) of begin and end."""
-    found: list[ast.expr | None] = []
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.arg | ast.AnnAssign):
-            found.append(node.annotation)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            found.append(node.returns)
-    return [
-        ((n.lineno, n.col_offset), (n.end_lineno or n.lineno, n.end_col_offset or n.col_offset + 1))
-        for n in found
-        if n is not None
-    ]
+def _show(package: str, found: list[Mutant], places: int) -> None:
+    known = _known(again=False)
+    for number, mutant in enumerate(found):
+        if known[mutant.key] not in {"killed", "hung"}:
+            print(f"{package} {number}, {known[mutant.key]}: {mutant} ({mutant.operator})")
+    tally = Counter(known[m.key] for m in found)
+    alive = tally["survived"] + tally["not reached"]
+    print(f"| {package} | {places} | {len(found)} | {len(found) - alive} | {alive} |", flush=True)
 
 
 def _files(path: Path) -> list[Path]:
@@ -219,6 +122,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=40, help="mutants per package")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="one mutant, by its number")
+    parser.add_argument("--again", action="store_true", help="judge survivors anew, after a test was added")
     return parser.parse_args()
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -72,6 +73,11 @@ def test_same_network_same_bytes(cut, tmp_path):
     for name in "ab":
         write_model(tmp_path / name, small, manifest_for(kept))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_manifest_does_not_change():
+    with pytest.raises(ValidationError, match="frozen"):
+        manifest_for({}).seed = 1
 
 
 def manifest_in(path):

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+PATIENT = pytest.mark.timeout(1200)  # 13 s of CPU; under coverage, on cores that ten processes share, many minutes
 
 
 def campaign(config, script, *options):
@@ -14,6 +15,7 @@ def campaign(config, script, *options):
 
 
 @LINUX
+@PATIENT
 def test_bad_input_ends_as_the_contract_says(pytestconfig):
     done = campaign(pytestconfig, "fuzz.py", "--cases", 34, "--seed", 1)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -21,6 +23,7 @@ def test_bad_input_ends_as_the_contract_says(pytestconfig):
 
 
 @LINUX
+@PATIENT
 def test_kills_leave_whole_files_and_reruns_end_alike(pytestconfig):
     done = campaign(pytestconfig, "faults.py", "--kills", 2, "--commands", "finetune", "--seed", 1)
     assert done.returncode == 0, done.stdout + done.stderr
