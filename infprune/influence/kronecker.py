@@ -6,15 +6,15 @@ from torch import Tensor
 from infprune.curvature.kfac import Block
 
 
-def damped(matrix: Tensor, damping: float | None) -> Tensor:
-    """Add `damping` (absolute) to the diagonal; None stands for 1e-4 of its mean (1 for a zero matrix).
+def damped(matrix: Tensor, damping: float | None, dtype: torch.dtype | None = None) -> Tensor:
+    """A copy, in `dtype` if given, plus `damping` (absolute) on its diagonal; None: 1e-4 of its mean (1 if zero).
 
     Never less than rounding asks for: dead and duplicated channels make the matrix singular, and Cholesky then fails.
     """
-    size = matrix.shape[-1]
-    amount = damping_for(matrix.diagonal(dim1=-2, dim2=-1).mean(-1), size, damping)
-    found = matrix.clone()
-    found.diagonal(dim1=-2, dim2=-1).add_(amount[..., None])
+    found = matrix.to(dtype or matrix.dtype, copy=True)
+    diagonal = found.diagonal(dim1=-2, dim2=-1)
+    amount = damping_for(diagonal.mean(-1), matrix.shape[-1], damping)
+    diagonal.add_(amount[..., None])
     return found
 
 
@@ -27,7 +27,8 @@ def damping_for(mean: Tensor, size: int, damping: float | None) -> Tensor:
 
 def inverse(matrix: Tensor) -> Tensor:
     """Inverse of a positive definite matrix by Cholesky."""
-    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+    factor = torch.linalg.cholesky(matrix)
+    return torch.cholesky_inverse(factor, out=factor)
 
 
 def root(G: Tensor, W: Tensor) -> Tensor:
