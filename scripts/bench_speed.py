@@ -507,7 +507,7 @@ products as there are samples.
 GROWN = "Exponent of a power law in seconds, by least squares over the sizes in brackets (n medians)."
 AGREED = (
     f"Trained weights, {AGREEING} calibration samples: rank correlation (Spearman) of the scores of all channels with "
-    "those from all positions in float32, the share of the better half of the channels that both keep (where measured), "
+    "those from all positions in float32, the share of the better half of the channels that both keep, "
     "and in brackets the seconds of the pass over that one's (one run)."
 )
 MARKS = {"Torch-Pruning Hessian": " ¹", "paper per channel": " ²"}
