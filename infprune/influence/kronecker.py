@@ -27,7 +27,12 @@ def damping_for(mean: Tensor, size: int, damping: float | None) -> Tensor:
 
 def inverse(matrix: Tensor) -> Tensor:
     """Inverse of a positive definite matrix by Cholesky."""
-    factor = torch.linalg.cholesky(matrix)
+    return invert(matrix.clone())
+
+
+def invert(matrix: Tensor) -> Tensor:
+    """The inverse, written over the matrix: wide ones should exist once."""
+    factor = torch.linalg.cholesky(matrix.mT, out=matrix.mT)  # transposed: in the order of LAPACK, which needs no copy
     return torch.cholesky_inverse(factor, out=factor)
 
 

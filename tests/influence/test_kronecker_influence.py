@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 import reference
-from infprune.influence.kronecker import block_costs, damped, inverse, printed_scores, root
+from infprune.influence.kronecker import block_costs, damped, inverse, invert, printed_scores, root
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -196,3 +196,13 @@ def test_rounding_of_float32_sums_is_cured():
     assert_close(found.T @ found, W.T @ G @ W, rtol=1e-5, atol=1e-4 * float((W.T @ G @ W).diagonal().mean()))
     with pytest.raises(torch.linalg.LinAlgError):
         root(torch.diag(torch.tensor([1.0, -0.5])).double(), W[:2])
+
+
+def test_inverting_takes_the_memory_of_the_matrix() -> None:
+    A = torch.randn(2, 6, 9, dtype=torch.float64)
+    H = A @ A.mT
+    truth = torch.linalg.inv(H)
+    assert_close(inverse(H), truth)
+    found = invert(H)
+    assert_close(found, truth)
+    assert found.data_ptr() == H.data_ptr()
