@@ -39,7 +39,7 @@ def invert(matrix: Tensor) -> Tensor:
 def root(G: Tensor, W: Tensor) -> Tensor:
     """R with R^T R = W^T G W, `(min(O, D), D)`, for W `(O, D)` and G semidefinite up to rounding.
 
-    Where the rounding of float32 sums left G with negative eigenvalues, millionths of its mean diagonal cure it.
+    Where the rounding of float32 sums left G with negative eigenvalues, some of the rounding of its trace cures it.
 
     Raises:
         torch.linalg.LinAlgError: G is indefinite beyond that, or not finite.
@@ -47,7 +47,8 @@ def root(G: Tensor, W: Tensor) -> Tensor:
     mean = float(G.diagonal().mean())
     if mean == 0:
         return W.new_zeros(min(W.shape), W.shape[1])
-    for cure in (0.0, 1e-7 * mean, 1e-6 * mean, 1e-5 * mean):
+    rounding = torch.finfo(torch.float32).eps * len(G) * mean
+    for cure in (0.0, 0.01 * rounding, 0.1 * rounding, rounding, 10 * rounding):
         factor, failed = torch.linalg.cholesky_ex(damped(G, cure))
         if not int(failed):
             break

@@ -187,6 +187,18 @@ def test_a_root_multiplies_to_the_energy(shape):
     assert_close(found.T @ found, W.T @ G @ W, rtol=1e-10, atol=1e-10)
 
 
+def test_rounding_of_a_wide_sum_is_cured():
+    """The largest eigenvalue, whose rounding counts, is the size times the mean."""
+    size = 1200
+    g = torch.randn(size, 1, dtype=torch.float64)
+    G = g @ g.T
+    G.diagonal().sub_(3e-5 * float(G.diagonal().mean()))
+    W = torch.randn(size, 3, dtype=torch.float64)
+    truth = (g.T @ W).T @ (g.T @ W)
+    found = root(G, W)
+    assert_close(found.T @ found, truth, rtol=1e-2, atol=1e-3 * float(truth.diagonal().max()))
+
+
 def test_rounding_of_float32_sums_is_cured():
     g = torch.randn(40, 3)
     G = (g @ g.T).double()  # rank 3, with negative eigenvalues of rounding
