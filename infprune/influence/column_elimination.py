@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 STEPS = 64  # at most so many rounds per layer: wider ones remove several channels a round
+ROWS = 256  # of a factor that are moved at once
 SHRINK = 0.8  # compact the matrices when so much of their channels is left
 
 
@@ -94,7 +95,7 @@ class _State:
     def remove(self, channels: Tensor) -> None:
         """Pin their columns at zero; the others adapt."""
         gone = self._columns(channels)
-        F = self._factor[:, : self._known]
+        F = self._factor[: len(self._at), : self._known]
         side = torch.addmm(self._first[self._at[gone]][:, self._at], F[gone], F.T, alpha=-1)  # [A^-1]_{gone, :}
         root = torch.linalg.cholesky(side[:, gone])
         new = torch.linalg.solve_triangular(root, side, upper=False)
@@ -102,15 +103,15 @@ class _State:
         self._root.addmm_(new.T, weights, alpha=-1)  # W (I - E_C K)
         parts = new.T.reshape(-1, self._width, len(new))
         self._blocks -= parts @ parts.mT
-        self._factor[:, self._known : self._known + len(gone)] = new.T
+        self._factor[: len(self._at), self._known : self._known + len(gone)] = new.T
         self._known += len(gone)
 
     def keep(self, channels: Tensor) -> None:
         """Forget the columns of other channels, all of which have gone."""
         at = self._columns(channels)
-        factor = self._first.new_empty(len(at), self._known + len(at))
-        factor[:, : self._known] = self._factor[at, : self._known]
-        self._factor, self._at = factor, self._at[at]
+        for i, rows in enumerate(at.split(ROWS)):  # in place: a row never moves down
+            self._factor[i * ROWS : i * ROWS + len(rows), : self._known] = self._factor[rows, : self._known]
+        self._at = self._at[at]
         self._blocks, self._root = self._blocks[channels], self._root[at]
 
     def _columns(self, channels: Tensor) -> Tensor:
