@@ -109,8 +109,9 @@ class _State:
     def keep(self, channels: Tensor) -> None:
         """Forget the columns of other channels, all of which have gone."""
         at = self._columns(channels)
-        for i, rows in enumerate(at.split(ROWS)):  # in place: a row never moves down
-            self._factor[i * ROWS : i * ROWS + len(rows), : self._known] = self._factor[rows, : self._known]
+        for i in range(0, len(at), ROWS):  # in place: a row never moves down
+            rows = at[i : i + ROWS]
+            self._factor[i : i + len(rows), : self._known] = self._factor[rows, : self._known]
         self._at = self._at[at]
         self._blocks, self._root = self._blocks[channels], self._root[at]
 
