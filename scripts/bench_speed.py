@@ -68,7 +68,7 @@ class Setting:
 NETWORKS = {
     "alexnet5": Setting("alexnet5", (1, 28, 28), 10, 64, 1),
     "resnet18-96": Setting("torchvision:resnet18", (3, 96, 96), 1000, 16, 1),
-    "resnet18-96 in batches of 64": Setting("torchvision:resnet18", (3, 96, 96), 1000, 64, 1),
+    "resnet18-96 in batches of 32": Setting("torchvision:resnet18", (3, 96, 96), 1000, 32, 2),
     "resnet56": Setting("resnet56", (3, 32, 32), 10, 32, 1),
     "mobilenet_v2-96": Setting("torchvision:mobilenet_v2", (3, 96, 96), 1000, 16, 1),
 }
@@ -396,7 +396,7 @@ def agreement(chosen: argparse.Namespace, known: dict[str, Any]) -> Iterator[Non
         settings = config.load(name, [*chosen.word, "data.batch_size=64", f"data.calibration={AGREEING}"])
         bench = open_bench(settings, "bench", Stopwatch())
         batches = list(bench.session.calibration())
-        for criterion in ("influence", "gate", "taylor", "inf-cp"):
+        for criterion in chosen.only or ("influence", "gate", "taylor", "inf-cp"):
             found, seconds = {}, {}
             for way, (positions, precision) in WAYS.items():
                 start = clock()
@@ -409,9 +409,17 @@ def agreement(chosen: argparse.Namespace, known: dict[str, Any]) -> Iterator[Non
                 found[way] = torch.cat(list(values.values()))
             ranks = {way: v.argsort().argsort().double() for way, v in found.items()}
             row = {w: float(torch.corrcoef(torch.stack([ranks["all"], r]))[0, 1]) for w, r in ranks.items()}
-            known.setdefault("agreement", {}).setdefault(name, {})[criterion] = {"rank": row, "seconds": seconds}
-            print(name, criterion, row, flush=True)
+            kept = {w: common(found["all"], v) for w, v in found.items()}
+            entry = {"rank": row, "kept": kept, "seconds": seconds}
+            known.setdefault("agreement", {}).setdefault(name, {})[criterion] = entry
+            print(name, criterion, entry, flush=True)
         yield
+
+
+def common(a: Tensor, b: Tensor) -> float:
+    """The share of the better half of all channels by `a` that is also in that by `b`."""
+    half = len(a) // 2
+    return len(set(a.topk(half).indices.tolist()) & set(b.topk(half).indices.tolist())) / half
 
 
 WAYS: dict[str, tuple[int | None, str]] = {
@@ -469,9 +477,14 @@ def page(known: dict[str, Any]) -> str:
     for name, of in known.get("agreement", {}).items():
         lines += ["", f"## Agreement on {name}", "", AGREED, "", "| | " + " | ".join(WAYS) + " |", "|---" * 5 + "|"]
         for criterion, row in of.items():
-            cells = [f"{row['rank'][w]:.4f} ({row['seconds'][w] / row['seconds']['all']:.2f})" for w in WAYS]
+            cells = [agreed(row, w) for w in WAYS]
             lines.append(f"| {criterion} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def agreed(row: dict[str, dict[str, float]], way: str) -> str:
+    kept = f", {row['kept'][way]:.1%}" if "kept" in row else ""
+    return f"{row['rank'][way]:.4f}{kept} ({row['seconds'][way] / row['seconds']['all']:.2f})"
 
 
 def mebibytes(count: int | None) -> str:
@@ -494,7 +507,8 @@ products as there are samples.
 GROWN = "Exponent of a power law in seconds, by least squares over the sizes in brackets (n medians)."
 AGREED = (
     f"Trained weights, {AGREEING} calibration samples: rank correlation (Spearman) of the scores of all channels with "
-    "those from all positions in float32, and in brackets the seconds of the pass over that one's (one run)."
+    "those from all positions in float32, the share of the better half of the channels that both keep, "
+    "and in brackets the seconds of the pass over that one's (one run)."
 )
 MARKS = {"Torch-Pruning Hessian": " ¹", "paper per channel": " ²"}
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 STEPS = 64  # at most so many rounds per layer: wider ones remove several channels a round
+ROWS = 256  # of a factor that are moved at once
 SHRINK = 0.8  # compact the matrices when so much of their channels is left
 
 
@@ -71,19 +72,19 @@ def eliminate_columns(readers: Sequence[Reader]) -> Tensor:
 class _State:
     """A reader between removals; its n = C m columns stand in the order of the channels.
 
-    The inverse is now A_0^-1 - F^T F, where F `(k, n)` has a row for each column that has gone, as in a Cholesky
-    factorisation: no matrix of size n x n is updated, and only the blocks on its diagonal, `(C, m, m)`, are current.
+    The inverse is now A_0^-1 - F F^T, where F `(n, k)` has a column for each column that has gone, as in a Cholesky
+    factorisation: no matrix of size n x n is updated or copied, and only the blocks on its diagonal, `(C, m, m)`, are
+    current.
     """
 
     def __init__(self, reader: Reader) -> None:
         self._width = reader.columns.shape[1]
-        at = reader.columns.flatten()
-        ordered = torch.equal(at, torch.arange(len(at), device=at.device))
-        self._first = reader.inverse[: len(at), : len(at)] if ordered else reader.inverse[at][:, at]  # A_0^-1
-        self._factor = self._first.new_empty(len(at), len(at))  # F; what is not written yet costs no memory
+        self._first = reader.inverse  # A_0^-1, of all columns
+        self._at = reader.columns.flatten()  # those that the state holds
+        self._factor = self._first.new_empty(len(self._at), len(self._at))  # F; what is unwritten costs no memory
         self._known = 0
         self._blocks = reader.inverse[reader.columns[:, :, None], reader.columns[:, None, :]]
-        self._root = reader.root.T[at]
+        self._root = reader.root.T[self._at]
 
     def costs(self, channels: Tensor) -> Tensor:
         """The price of each of these channels now."""
@@ -94,23 +95,24 @@ class _State:
     def remove(self, channels: Tensor) -> None:
         """Pin their columns at zero; the others adapt."""
         gone = self._columns(channels)
-        F = self._factor[: self._known]
-        side = torch.addmm(self._first[gone], F[:, gone].T, F, alpha=-1)  # [A^-1]_{gone, :}
+        F = self._factor[: len(self._at), : self._known]
+        side = torch.addmm(self._first[self._at[gone]][:, self._at], F[gone], F.T, alpha=-1)  # [A^-1]_{gone, :}
         root = torch.linalg.cholesky(side[:, gone])
         new = torch.linalg.solve_triangular(root, side, upper=False)
         weights = torch.linalg.solve_triangular(root, self._root[gone], upper=False)
         self._root.addmm_(new.T, weights, alpha=-1)  # W (I - E_C K)
         parts = new.T.reshape(-1, self._width, len(new))
         self._blocks -= parts @ parts.mT
-        self._factor[self._known : self._known + len(gone)] = new
+        self._factor[: len(self._at), self._known : self._known + len(gone)] = new.T
         self._known += len(gone)
 
     def keep(self, channels: Tensor) -> None:
         """Forget the columns of other channels, all of which have gone."""
         at = self._columns(channels)
-        factor = self._first.new_empty(self._known + len(at), len(at))
-        factor[: self._known] = self._factor[: self._known, at]
-        self._first, self._factor = self._first[at][:, at], factor
+        for i in range(0, len(at), ROWS):  # in place: a row never moves down
+            rows = at[i : i + ROWS]
+            self._factor[i : i + len(rows), : self._known] = self._factor[rows, : self._known]
+        self._at = self._at[at]
         self._blocks, self._root = self._blocks[channels], self._root[at]
 
     def _columns(self, channels: Tensor) -> Tensor:

@@ -6,15 +6,15 @@ from torch import Tensor
 from infprune.curvature.kfac import Block
 
 
-def damped(matrix: Tensor, damping: float | None) -> Tensor:
-    """Add `damping` (absolute) to the diagonal; None stands for 1e-4 of its mean (1 for a zero matrix).
+def damped(matrix: Tensor, damping: float | None, dtype: torch.dtype | None = None) -> Tensor:
+    """A copy, in `dtype` if given, plus `damping` (absolute) on its diagonal; None: 1e-4 of its mean (1 if zero).
 
     Never less than rounding asks for: dead and duplicated channels make the matrix singular, and Cholesky then fails.
     """
-    size = matrix.shape[-1]
-    amount = damping_for(matrix.diagonal(dim1=-2, dim2=-1).mean(-1), size, damping)
-    found = matrix.clone()
-    found.diagonal(dim1=-2, dim2=-1).add_(amount[..., None])
+    found = matrix.to(dtype or matrix.dtype, copy=True)
+    diagonal = found.diagonal(dim1=-2, dim2=-1)
+    amount = damping_for(diagonal.mean(-1), matrix.shape[-1], damping)
+    diagonal.add_(amount[..., None])
     return found
 
 
@@ -27,13 +27,19 @@ def damping_for(mean: Tensor, size: int, damping: float | None) -> Tensor:
 
 def inverse(matrix: Tensor) -> Tensor:
     """Inverse of a positive definite matrix by Cholesky."""
-    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+    return invert(matrix.clone())
+
+
+def invert(matrix: Tensor) -> Tensor:
+    """The inverse, written over the matrix: wide ones should exist once."""
+    factor = torch.linalg.cholesky(matrix.mT, out=matrix.mT)  # transposed: in the order of LAPACK, which needs no copy
+    return torch.cholesky_inverse(factor, out=factor)
 
 
 def root(G: Tensor, W: Tensor) -> Tensor:
     """R with R^T R = W^T G W, `(min(O, D), D)`, for W `(O, D)` and G semidefinite up to rounding.
 
-    Where the rounding of float32 sums left G with negative eigenvalues, millionths of its mean diagonal cure it.
+    Where the rounding of float32 sums left G with negative eigenvalues, some of the rounding of its trace cures it.
 
     Raises:
         torch.linalg.LinAlgError: G is indefinite beyond that, or not finite.
@@ -41,7 +47,8 @@ def root(G: Tensor, W: Tensor) -> Tensor:
     mean = float(G.diagonal().mean())
     if mean == 0:
         return W.new_zeros(min(W.shape), W.shape[1])
-    for cure in (0.0, 1e-7 * mean, 1e-6 * mean, 1e-5 * mean):
+    rounding = torch.finfo(torch.float32).eps * len(G) * mean
+    for cure in (0.0, 0.01 * rounding, 0.1 * rounding, rounding, 10 * rounding):
         factor, failed = torch.linalg.cholesky_ex(damped(G, cure))
         if not int(failed):
             break

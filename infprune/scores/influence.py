@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from infprune.coupling.groups import ChannelLayer, Role
 from infprune.curvature.kronecker import wide
 from infprune.influence.column_elimination import Reader, eliminate_columns
-from infprune.influence.kronecker import damped, inverse, root
+from infprune.influence.kronecker import damped, invert, root
 from infprune.scores.consumers import columns_read, gate_price
 from infprune.scores.contract import Criterion, Need, ScoringInputs
 
@@ -45,7 +45,7 @@ def _readers(inputs: ScoringInputs, layer: ChannelLayer, inverses: dict[str, Ten
     for s, name in zip(layer.having(Role.CONSUMER), _names(layer), strict=True):
         factors = inputs.statistics.kronecker[name]
         if name not in inverses:
-            inverses[name] = inverse(damped(factors.inputs.to(wide(factors.inputs.device)), inputs.damping))
+            inverses[name] = invert(damped(factors.inputs, inputs.damping, wide(factors.inputs.device)))
         A = inverses[name]
         weights, columns = columns_read(inputs.module.get_submodule(name), s.index, A)
         for a, g, w in zip(A, factors.gradients.to(A), weights, strict=True):

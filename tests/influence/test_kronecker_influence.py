@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 import reference
-from infprune.influence.kronecker import block_costs, damped, inverse, printed_scores, root
+from infprune.influence.kronecker import block_costs, damped, inverse, invert, printed_scores, root
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -187,6 +187,18 @@ def test_a_root_multiplies_to_the_energy(shape):
     assert_close(found.T @ found, W.T @ G @ W, rtol=1e-10, atol=1e-10)
 
 
+def test_rounding_of_a_wide_sum_is_cured():
+    """The largest eigenvalue, whose rounding counts, is the size times the mean."""
+    size = 1200
+    g = torch.randn(size, 1, dtype=torch.float64)
+    G = g @ g.T
+    G.diagonal().sub_(3e-5 * float(G.diagonal().mean()))
+    W = torch.randn(size, 3, dtype=torch.float64)
+    truth = (g.T @ W).T @ (g.T @ W)
+    found = root(G, W)
+    assert_close(found.T @ found, truth, rtol=1e-2, atol=1e-3 * float(truth.diagonal().max()))
+
+
 def test_rounding_of_float32_sums_is_cured():
     g = torch.randn(40, 3)
     G = (g @ g.T).double()  # rank 3, with negative eigenvalues of rounding
@@ -196,3 +208,13 @@ def test_rounding_of_float32_sums_is_cured():
     assert_close(found.T @ found, W.T @ G @ W, rtol=1e-5, atol=1e-4 * float((W.T @ G @ W).diagonal().mean()))
     with pytest.raises(torch.linalg.LinAlgError):
         root(torch.diag(torch.tensor([1.0, -0.5])).double(), W[:2])
+
+
+def test_inverting_takes_the_memory_of_the_matrix() -> None:
+    A = torch.randn(2, 6, 9, dtype=torch.float64)
+    H = A @ A.mT
+    truth = torch.linalg.inv(H)
+    assert_close(inverse(H), truth)
+    found = invert(H)
+    assert_close(found, truth)
+    assert found.data_ptr() == H.data_ptr()
