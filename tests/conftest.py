@@ -13,6 +13,12 @@ def _one_thread():
     torch.set_num_threads(1)  # many small problems: threads only fight over the cores
 
 
+def pytest_collectstart(collector):
+    """Networks that a test file makes while it is imported are the same in every run."""
+    if isinstance(collector, pytest.Module):
+        torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

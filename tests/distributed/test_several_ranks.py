@@ -12,7 +12,7 @@ from infprune.artifacts import read_scores
 from spawned import alone, ranked
 
 INFPRUNE = ("-m", "infprune")
-SMALL = ("data.calibration=256", "data.batch_size=64")
+SMALL = ("data.calibration=256", "data.batch_size=64", "score.trial_samples=64")
 DYING = Path(__file__).with_name("dying_rank.py")
 
 
