@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from infprune.data.dataset import Changed, Part, Samples
 from infprune.data.loaders import Batches
 from infprune.errors import ArchitectureError, InputError
 from infprune.evaluation import contrast
-from infprune.files import atomic_write
+from infprune.files import atomic_write, exists
 from infprune.forward import uncalled
 from infprune.models.checkpoint import digest
 from infprune.pipeline.artifact import open_artifact
@@ -47,6 +47,7 @@ from infprune.unlearning.objective import Forgetting
 from infprune.unlearning.selection import SELECTIONS, Chosen, Measured, chosen
 
 AUTO = 3e-2  # `damping: auto`: this share of the curvature's largest |eigenvalue|
+APPLICATIONS, RETRAINING = "applications.json", "retrain.ckpt"  # what `--resume` takes up
 DOUBLINGS = 8  # of the longest length, while it is the best one
 
 
@@ -86,6 +87,7 @@ def run(path: Path | None, settings: Config, progress: Progress, *, resume: bool
     with watch.stage("load"):
         bench = _open(path, settings)
     session, task, test = bench.session, bench.task, bench.task.exam("test")
+    taken_up = resume and any(exists(session.folder / name) for name in (APPLICATIONS, RETRAINING))
     before, original = test.taken(bench.module, session), copy.deepcopy(bench.module)
     with watch.stage("select"):
         selected = None if settings.unlearn.method in WHOLE else _selected(bench)
@@ -95,6 +97,8 @@ def run(path: Path | None, settings: Config, progress: Progress, *, resume: bool
     after = test.taken(bench.module, session)
     tuned = _finetuned(bench, original, test, watch, progress, resume=resume) if settings.unlearn.finetune else None
     anew = _retrained(bench, original, test, watch, progress, resume=resume) if settings.unlearn.retrain else None
+    if anew is not None and taken_up:  # the clock does not know what earlier processes took
+        anew = replace(anew, time_ratio=None)
     target = Path(settings.run.output or session.folder / "unlearned.safetensors")
     write_model(target, bench.module, _manifest(bench, after), session.replay)
     return UnlearnResult(
@@ -187,7 +191,7 @@ def _walked(bench: Workbench, positions: Tensor, progress: Progress, *, resume: 
     choice, kind = settings.unlearn, bench.task.kind
     exam = bench.task.exam("validation")
     start = exam.taken(bench.module, session)
-    store = Store(session.folder / "applications.json", _identity(bench), resume=resume)
+    store = Store(session.folder / APPLICATIONS, _identity(bench), resume=resume)
     best, applications, trials, damping = score(kind, start), [], [], 0.0
     steps = choice.applications * (2 + len(choice.lengths))
     with progress.bar("unlearn", steps) as bar:
@@ -368,7 +372,7 @@ def _retrained(
             seed=session.config.run.seed,
             origin=f"{session.data_identity} {session.config.unlearn.forget}",
             augment=session.augment(),
-            checkpoint=session.folder / "retrain.ckpt",
+            checkpoint=session.folder / RETRAINING,
             resume=resume,
             progress=progress,
         )

@@ -65,7 +65,8 @@ class Retrained:
 
     `distance`: |theta - theta_retrained| / |theta_before - theta_retrained|; weights of separate trainings are far
     apart however alike they are, so look at `agreement` (equal predictions) and `kl` (nats) too, of the unlearned
-    network with it. `time_ratio`: seconds of unlearning over seconds of retraining.
+    network with it. `time_ratio`: seconds of unlearning over seconds of retraining; None where an
+    earlier process did a part of either.
     """
 
     quality: Quality
@@ -73,7 +74,7 @@ class Retrained:
     agreement: float
     kl: float
     seconds: float
-    time_ratio: float
+    time_ratio: float | None
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,10 @@ def _told(r: UnlearnResult) -> list[str]:
         )
     if r.retrained is not None:
         t = r.retrained
+        took = "" if t.time_ratio is None else f"; time {t.time_ratio:.2f} of its training"
         lines.append(
             f"Against the network trained anew: distance {t.distance:.3f} of the one before, equal predictions "
-            f"{t.agreement:.2%}, KL {t.kl:.3g} nats; time {t.time_ratio:.2f} of its training."
+            f"{t.agreement:.2%}, KL {t.kl:.3g} nats{took}."
         )
     lines.append(
         "Step lengths and applications were chosen on the validation split, the numbers are of the test split."

@@ -98,6 +98,9 @@ def test_against_retraining(infprune, trained):
     assert 0 < found["distance"] < 2
     assert 0.3 < found["agreement"] < 1
     assert found["time_ratio"] > 0
+    again = infprune("unlearn", *trained, *words, "--resume", "--json").json["retrained"]
+    assert again["time_ratio"] is None  # another process did the work
+    assert again["quality"] == found["quality"]
 
 
 @pytest.mark.slow
