@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from architectures import ARCHITECTURES, coupled, random_masks
 from cases import CASES
@@ -106,3 +107,25 @@ def test_a_meter_counts_as_channels_go(name, kind):
         assert before - meter.left == freed
         assert meter.left == count(coupling, kept).of(kind)
         assert all(meter.freed(n, 1) == old for n, old in others.items() if n not in touched)
+
+
+COMPUTED = {
+    "convolution": (lambda w, x: F.conv2d(x, w * 2, padding=1), (5, 3, 3, 3), (3, 6, 7), 6 * 7 * 5 * 3 * 9),
+    "transposed": (lambda w, x: F.conv_transpose2d(x, w * 2), (3, 5, 2, 2), (3, 6, 7), 6 * 7 * 3 * 5 * 4),
+    "linear": (lambda w, x: F.linear(x, w * 2), (5, 4), (6, 4), 6 * 5 * 4),
+}
+
+
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_a_computed_weight_costs_what_it_multiplies(kind):
+    run, weight, shape, macs = COMPUTED[kind]
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.head = nn.Parameter(torch.randn(weight)), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.head(run(self.weight, x).flatten(1).mean(1, keepdim=True).expand(-1, 2))
+
+    assert count(couple(Net().eval(), torch.randn(2, *shape))).macs == macs + 4
