@@ -112,7 +112,7 @@ def hold(examples, shard, most):
 
 @pytest.mark.parametrize("shard", range(4))
 def test_generated_networks(shard):
-    hold(50, shard, most=4)
+    hold(25, shard, most=4)
 
 
 @pytest.mark.slow

@@ -54,12 +54,14 @@ def pruned(tmp_path_factory):
     return folders
 
 
+@pytest.mark.slow
 def test_prune_makes_the_same_plan_and_network(pruned):
     one, two = pruned
     assert plan(one) == plan(two)
     close(one / "small.safetensors", two / "small.safetensors")
 
 
+@pytest.mark.slow
 def test_one_rank_prints_and_writes(pruned):
     results = [json.loads((folder / "out").read_text()) for folder in pruned]  # one object
     assert results[0]["accuracy"] == pytest.approx(results[1]["accuracy"])
