@@ -136,6 +136,8 @@ def _raw(train: Samples, start: int, stop: int) -> tuple[Inputs, Tensor]:
 def _parsed(path: Path) -> _Content:
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; give a subset file that `infprune data prune` wrote") from error
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot read the subset file {path} ({one_line(error)}); give a file of `data prune`"

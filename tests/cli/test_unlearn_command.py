@@ -159,7 +159,7 @@ def test_bad_input(infprune, trained, tmp_path):
     assert "the subset is empty" in told(6, *PLAIN, "--forget", subset(file, []))
     assert "of another data set" in told(6, "--forget", subset(file, [1, 2]))
     assert "of a data set of 99 training samples" in told(6, *PLAIN, "--forget", subset(file, [1, 2], samples=99))
-    assert "cannot read the subset file" in told(6, "--forget", "file:nowhere.json")
+    assert "nowhere.json: no such file; give a subset file" in told(6, "--forget", "file:nowhere.json")
     assert not (tmp_path / "runs").exists()
 
 

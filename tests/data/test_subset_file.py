@@ -71,7 +71,7 @@ def test_no_json_is_refused(tmp_path, text):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot read the subset file"):
+    with pytest.raises(InputError, match="no such file; give a subset file"):
         read_subset(tmp_path / "none.json")
 
 
