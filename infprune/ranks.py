@@ -4,9 +4,11 @@ In one process all of this is the identity. Started by `torchrun`, or by anythin
 `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`, and `LOCAL_RANK` for GPUs). Only tensors travel, nothing is pickled.
 """
 
+import atexit
 import hashlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,10 +34,14 @@ class _Membership:
 
 @dataclass
 class _Here:
-    """This process: its place among the ranks, None when alone; whether it is the one that writes and speaks."""
+    """This process: its place among the ranks, None when alone; whether it is the one that writes and speaks.
+
+    `met`: whether it has ever been one of several.
+    """
 
     member: _Membership | None = None
     leads: bool = True
+    met: bool = False
 
 
 _here = _Here()
@@ -73,7 +79,7 @@ def join() -> None:
     except (RuntimeError, ValueError) as error:
         told = str(error).partition("\n")[0]
         raise ConfigError(f"cannot meet the other ranks ({told}); start infprune with torchrun") from error
-    _here.member = _Membership(rank, world, store)
+    _here.member, _here.met = _Membership(rank, world, store), True
 
 
 def rank() -> int:
@@ -128,6 +134,22 @@ def fail(code: int) -> int:
         found = member.store.compare_set(FAILED, "", mine).decode()
         _here.leads, first = found == mine, found.split()[-1]
     return int(first)
+
+
+def leave(code: int) -> None:
+    """End this process at once if it was one of several ranks; a process that always was alone goes on.
+
+    What is registered with `atexit` runs and output is flushed, but Python does not take itself apart: threads of gloo
+    outlive their group where a network was distributed (torch 2.9 to 2.14), and one that then frees a tensor that
+    Python knows aborts the process, good work done or not.
+    """
+    if not _here.met:
+        return
+    atexit._run_exitfuncs()  # noqa: SLF001 - what Python's own end would run
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # full or closed: told before, where it matters
+            stream.flush()
+    os._exit(code)
 
 
 def lost(error: BaseException) -> bool:

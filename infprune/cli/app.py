@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from infprune import __version__
+from infprune import __version__, ranks
 from infprune.cli import (
     compare,
     configs,
@@ -81,7 +81,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an arrow that a terminal lacks is no reason to fail
+    code: str | int | None = 0
     try:
         app(prog_name="infprune")  # in usage and completion, also where it runs as `python -m infprune`
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
+    except SystemExit as end:
+        code = end.code
+    if isinstance(code, int):
+        ranks.leave(code)
+    sys.exit(code)

@@ -128,3 +128,4 @@ if __name__ == "__main__":
     if ranks.leads():
         save_file(result, target)
     ranks.finish()
+    ranks.leave(0)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from spawned import alone, ranked
 INFPRUNE = ("-m", "infprune")
 SMALL = ("data.calibration=256", "data.batch_size=64", "score.trial_samples=64")
 DYING = Path(__file__).with_name("dying_rank.py")
+LEAVING = Path(__file__).with_name("leaving.py")
 
 
 def codes(outcome):
@@ -76,6 +78,13 @@ def test_a_killed_rank_ends_all(tmp_path):
     assert "another rank" in told(outcome)[0]
     assert "Traceback" not in outcome.stderr.partition("torch/distributed/elastic")[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ranks_leave_before_python_takes_itself_apart(tmp_path):
+    outcome = ranked(tmp_path, LEAVING, 3, "join")
+    assert codes(outcome) == [3, 3]
+    assert sorted(outcome.stdout.split()) == ["registered", "registered", "told", "told"]
+    assert alone(tmp_path, LEAVING, 3).returncode == -signal.SIGABRT  # the check can fail: one process goes on
 
 
 @pytest.mark.slow
