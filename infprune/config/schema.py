@@ -116,7 +116,8 @@ class ScoreConfig(Section):
     trial_samples: int = Field(
         default=256,
         gt=0,
-        description="Validation samples on which layers are narrowed one by one, for `prune.scope=calibrated`.",
+        description="Validation samples, drawn by `run.seed`, on which layers are narrowed one by one, for "
+        "`prune.scope=calibrated`.",
     )
     samples_per_input: int = Field(
         default=1, gt=0, description="Labels drawn from the model per input, for the Fisher."

@@ -8,7 +8,7 @@ from infprune import ranks, selection
 from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.data.dataset import gather
-from infprune.data.loaders import Batches
+from infprune.data.loaders import Batches, subset
 from infprune.forward import Inputs, move
 from infprune.models.attention import explicit
 from infprune.models.checkpoint import digest
@@ -52,10 +52,11 @@ class Bench:
 
     @property
     def trial_samples(self) -> Inputs:
-        """The validation samples on which layers are narrowed one by one."""
-        split = self.session.splits.validation
-        count = min(self.session.config.score.trial_samples, len(split))
-        return move(gather(split, range(count))[0], self.session.device)
+        """The validation samples on which layers are narrowed one by one: drawn, as files may lie class by class."""
+        split, settings = self.session.splits.validation, self.session.config
+        if settings.score.trial_samples < len(split):
+            split = subset(split, settings.score.trial_samples, settings.run.seed)
+        return move(gather(split, range(len(split)))[0], self.session.device)
 
     @property
     def limits(self) -> selection.Limits:
