@@ -6,6 +6,7 @@ from infprune.config import Config
 from infprune.pipeline.results import Accuracy, Change, Gate
 
 LATENCY = "max-latency"
+ROUNDING = 1e-9  # of a difference of accuracies: .99 less .98 is more than .01
 
 
 def of_prune(settings: Config, latency: Change, accuracy: Accuracy | None) -> list[Gate]:
@@ -27,9 +28,14 @@ def least_accuracy(accuracy: float, limit: float) -> Gate:
     return Gate("min-accuracy", limit, accuracy, passed, told)
 
 
+def within(drop: float, limit: float) -> bool:
+    """Whether an accuracy, which is a share of samples, has fallen by at most `limit`."""
+    return drop <= limit + ROUNDING
+
+
 def greatest_drop(drop: float, limit: float) -> Gate:
     """Test accuracy must not fall by more than `limit`."""
-    passed = drop <= limit
+    passed = within(drop, limit)
     change = f"dropped by {drop:.4f}" if drop > 0 else f"rose by {-drop:.4f}" if drop < 0 else "stayed"
     told = f"accuracy {change}, {'within' if passed else 'more than'} --max-drop {limit}"
     return Gate("max-drop", limit, drop, passed, told)

@@ -9,7 +9,7 @@ from infprune import pricing, sensitivity
 from infprune.config import Config
 from infprune.errors import BudgetError
 from infprune.evaluation import evaluate
-from infprune.pipeline import cutting
+from infprune.pipeline import cutting, gates
 from infprune.pipeline.bench import Bench
 from infprune.pipeline.results import Probe, Search
 from infprune.pipeline.stopwatch import Stopwatch
@@ -67,10 +67,10 @@ def largest_rate(bench: Bench, scores: ChannelScores, max_drop: float, progress:
             rate = (low + high) / 2
             try:
                 probes.append(_probe(bench, scores, rate))
-                within = before - probes[-1].accuracy <= max_drop
+                fits = gates.within(before - probes[-1].accuracy, max_drop)
             except BudgetError:  # the floors do not allow it
-                within = False
-            low, high = (rate, high) if within else (low, rate)
+                fits = False
+            low, high = (rate, high) if fits else (low, rate)
             bar.advance(f"{rate:.3f}")
     if low == least:
         first = min(probes, key=lambda probe: probe.rate, default=None)

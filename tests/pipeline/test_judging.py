@@ -10,6 +10,10 @@ JUDGED = {
     "accuracy at the limit": (gates.least_accuracy(0.5, 0.5), True, "accuracy 0.5000 is not below --min-accuracy 0.5"),
     "accuracy below": (gates.least_accuracy(0.49, 0.5), False, "accuracy 0.4900 is below --min-accuracy 0.5"),
     "drop at the limit": (gates.greatest_drop(0.25, 0.25), True, "accuracy dropped by 0.2500, within --max-drop 0.25"),
+    "drop at the limit, but for rounding": (
+        gates.greatest_drop(0.99 - 0.98, 0.01), True, "accuracy dropped by 0.0100, within --max-drop 0.01"),
+    "drop of one sample more": (
+        gates.greatest_drop(0.99 - 0.97999, 0.01), False, "accuracy dropped by 0.0100, more than --max-drop 0.01"),
     "drop beyond": (gates.greatest_drop(0.3, 0.25), False, "accuracy dropped by 0.3000, more than --max-drop 0.25"),
     "a rise": (gates.greatest_drop(-0.1, 0.0), True, "accuracy rose by 0.1000, within --max-drop 0.0"),
     "no change": (gates.greatest_drop(0.0, 0.0), True, "accuracy stayed, within --max-drop 0.0"),
