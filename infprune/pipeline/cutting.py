@@ -65,10 +65,7 @@ def cut(
         if not layers:
             told = "; ".join(f"{name}: {reason}" for name, reason in frozen.items())
             raise ArchitectureError(f"nothing is left to cut, the proof failed everywhere: {told}")
-        if budget.latency is None:
-            plan = selection.select(coupling, layers, scores, budget, limits)
-        else:
-            plan = fast_enough(module, coupling, layers, scores, budget.latency, limits, forward.head(inputs, 1))
+        plan = planned(module, coupling, layers, scores, budget, limits, inputs)
         kept = kept_positions(coupling, plan.masks)
         ranks.alike("plan", str({name: mask.tolist() for name, mask in plan.masks.items()}))
         small = resized(module, kept)
@@ -80,6 +77,25 @@ def cut(
             raise ArchitectureError(f"the smaller network is not equal to the masked one: {proof.failed[0][1]}")
         frozen |= dict(proof.failed)
         layers = tuple(layer for layer in layers if layer.name not in names)
+
+
+def planned(
+    module: nn.Module,
+    coupling: Coupling,
+    layers: tuple[ChannelLayer, ...],
+    scores: ChannelScores,
+    budget: Budget,
+    limits: Limits,
+    inputs: Inputs,
+) -> PruningPlan:
+    """Select for any budget; one of time is measured on the first of the inputs.
+
+    Raises:
+        BudgetError: it cannot be met.
+    """
+    if budget.latency is None:
+        return selection.select(coupling, layers, scores, budget, limits)
+    return fast_enough(module, coupling, layers, scores, budget.latency, limits, forward.head(inputs, 1))
 
 
 def carry_out(module: nn.Module, coupling: Coupling, plan: PruningPlan, inputs: Inputs) -> Cut:

@@ -13,6 +13,7 @@ from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.errors import InputError
 from infprune.models.checkpoint import digest
+from infprune.pipeline import cutting
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.results import LayerRow, ScoreResult
@@ -40,7 +41,9 @@ def run(settings: Config, progress: Progress) -> ScoreResult:
         seed=settings.run.seed,
         config=session.config.model_dump(exclude={"run"}),
     )
-    plan = selection.select(bench.coupling, bench.layers, scores, bench.budget, bench.limits)
+    plan = cutting.planned(
+        bench.dense, bench.coupling, bench.layers, scores, bench.budget, bench.limits, session.example(1)
+    )
     write_scores(path, scores, described, session.replay)
     return ScoreResult(
         criterion=scores.criterion,

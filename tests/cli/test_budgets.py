@@ -26,6 +26,14 @@ def test_milliseconds(infprune):
     assert "latency 0.0001 of the dense" in refused.json["error"]
 
 
+def test_scores_show_what_a_budget_of_time_keeps(infprune):
+    words = ["score", "--criterion", "random", "prune.scope=global", "--json", *SMALL]
+    assert infprune(*words, "prune.latency=1e9").json["rate_achieved"] == 0
+    refused = infprune(*words, "prune.latency=1e-6")
+    assert refused.code == 4
+    assert "latency 1e-06 of the dense" in refused.json["error"]
+
+
 def test_layers_with_a_rate_of_their_own(infprune):
     result = infprune("prune", "--rate", "0.5", "prune.per_layer={stages.0.conv1: 0.25, conv1: 0}", *PLAIN).json
     kept = {row["name"]: (row["kept"], row["channels"]) for row in result["layers"]}
