@@ -152,9 +152,14 @@ def train(
         progress: told every step.
 
     Raises:
-        ConfigError: the checkpoint to resume belongs to another recipe or network.
+        ConfigError: the checkpoint to resume belongs to another recipe or network; or a step has a single sample.
         InputError: the loss is not finite, or the checkpoint is unreadable.
     """
+    if recipe.epochs and min(recipe.batch_size, len(data)) < 2:
+        raise ConfigError(
+            "training: expected steps of two or more samples, between which batch norm finds a variance, got 1; raise "
+            "the batch_size of train, finetune or data, or give more samples"
+        )
     origin = f"{digest(module)} {origin}"
     state = _start(module, recipe, plugin or Plugin())
     ranks.alike("weights and data", origin)
@@ -198,7 +203,7 @@ def _epoch(work: _Work, loader: Batches, epoch: int, tell: Callable[[str], None]
     total, right, seen = 0.0, 0, 0
     for i, (x, y) in enumerate(loader):
         part = rows(min(recipe.batch_size, work.samples - i * recipe.batch_size))
-        if part.total < 2:  # batch norm has no variance to estimate
+        if part.total < 2:  # the last one: batch norm has no variance to estimate
             continue
         for group in state.optimizer.param_groups:
             group["lr"] = _lr(recipe, epoch + i / steps)

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from easy_training import RECIPES, Telling, images, network, run, same
 from forms import Digits, Packed, TwoInputs, WithAuxiliary, drawn
 from infprune.data.dataset import ArrayDataset
-from infprune.errors import InputError
+from infprune.errors import ConfigError, InputError
 from infprune.training import Epoch, Recipe
 
 # --- it learns
@@ -57,6 +57,14 @@ def test_a_last_batch_of_one_is_left_out():
     trained = run(Recipe(epochs=2, batch_size=4), module, ArrayDataset(images().x[:5], images().y[:5]))
     assert int(module[1].num_batches_tracked) == 2
     assert all(epoch.loss > 0 for epoch in trained.history)
+
+
+@pytest.mark.parametrize(("size", "samples"), [(1, 5), (4, 1)])
+def test_steps_of_one_sample_are_refused_and_not_passed_over(size, samples):
+    data = ArrayDataset(images().x[:samples], images().y[:samples])
+    with pytest.raises(ConfigError, match="expected steps of two or more samples"):
+        run(Recipe(epochs=1, batch_size=size), network(), data)
+    assert run(Recipe(epochs=0, batch_size=size), network(), data).history == ()
 
 
 # --- the steps
