@@ -14,7 +14,7 @@ from infprune.curvature.objective import Objective
 from infprune.data.dataset import Part, Samples, gather
 from infprune.data.subset_file import fingerprint
 from infprune.errors import ConfigError, InputError
-from infprune.forward import Inputs, each, move
+from infprune.forward import Inputs, each, logits, move
 from infprune.pipeline.data_inspect_results import InspectedSample, Inspection, InspectResult, Query, View
 from infprune.pipeline.influence_results import CurvatureRow
 from infprune.pipeline.instrument import UNUSABLE, Problem, open_problem, through_weights
@@ -129,7 +129,7 @@ def _judge(problem: Problem, train: Samples, progress: Progress) -> _Judged:
     batches = problem.session.batches(train)
     with torch.no_grad(), progress.bar("samples", len(batches)) as bar:
         for x, y in told(batches, bar):
-            found.append(problem.module(problem.fitting(x)).double().log_softmax(1).cpu())
+            found.append(logits(problem.module, problem.fitting(x)).double().log_softmax(1).cpu())
             labels.append(y.cpu())
     y, logs = torch.cat(labels), torch.cat(found)
     loss = -logs[torch.arange(len(y)), y]

@@ -29,12 +29,15 @@ def run(settings: Config, progress: Progress) -> FeaturesResult:
 
     Raises:
         ConfigError: too many features, or the curvature cannot be solved with.
-        ArchitectureError: in the space of weights, no layer reads the inputs directly.
+        ArchitectureError: the network takes several inputs, or, in the space of weights, no layer reads its input
+            directly.
     """
     watch = Stopwatch()
     problem = open_problem(settings, "features", watch)
     session = problem.session
-    x = tensors(problem.fitting(session.example()))[0]
+    x, *others = tensors(problem.fitting(session.example()))
+    if others:
+        raise ArchitectureError(f"features: expected a network of one input, got {1 + len(others)}; look at its layers")
     pixels = _map(x)
     if _in_gates(problem):
         read_by = "gates on the inputs"

@@ -46,7 +46,7 @@ class Problem:
 
     def fitting(self, x: Inputs) -> Inputs:
         """Inputs in the dtype of the network."""
-        return _as(x, self.objective.theta.dtype)
+        return fitted(x, self.objective.theta.dtype)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def open_problem(settings: Config, command: str, watch: Stopwatch, *, fit: bool 
     dtype = torch.float64 if exact else torch.float32
     module = module.to(dtype)
     data = session.batches(session.splits.train, settings.data.batch_size) if fit else session.calibration()
-    objective = Objective(module, space, [(_as(x, dtype), y) for x, y in data], ridge=choice.ridge)
+    objective = Objective(module, space, [(fitted(x, dtype), y) for x, y in data], ridge=choice.ridge)
     if fit:
         with watch.stage("fit"):
             _fit(objective)
@@ -195,5 +195,6 @@ def _fit(objective: Objective) -> None:
     objective.space.load(objective.module, found.theta)
 
 
-def _as(x: Inputs, dtype: torch.dtype) -> Inputs:
+def fitted(x: Inputs, dtype: torch.dtype) -> Inputs:
+    """Inputs in a number format; integer ones (tokens) stay as they are."""
     return each(lambda t: t.to(dtype) if t.is_floating_point() else t, x)

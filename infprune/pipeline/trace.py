@@ -18,12 +18,12 @@ from infprune.data.loaders import subset
 from infprune.errors import ConfigError
 from infprune.evaluation import evaluate
 from infprune.files import atomic_writes
-from infprune.forward import Inputs, each, logits
+from infprune.forward import Inputs, logits
 from infprune.models.checkpoint import plain_tensors
 from infprune.multistage.influence import Solve, identity, solving, swept
 from infprune.multistage.layers import owned
 from infprune.multistage.sharing import Sharing, sharing
-from infprune.pipeline.instrument import DENSE_PARAMETERS, UNUSABLE
+from infprune.pipeline.instrument import DENSE_PARAMETERS, UNUSABLE, fitted
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.pictures import Picture, picture
 from infprune.pipeline.stages import Name, StageData, Stages, open_stages
@@ -59,7 +59,7 @@ class Lenses:
     def batches(self, data: StageData, samples: Samples) -> list[tuple[Inputs, Tensor]]:
         """Samples in this number format."""
         loader = data.session.batches(samples, data.session.config.data.batch_size)
-        return [(each(lambda t: t.to(self.dtype) if t.is_floating_point() else t, x), y) for x, y in loader]
+        return [(fitted(x, self.dtype), y) for x, y in loader]
 
 
 @within_memory
@@ -256,8 +256,7 @@ def _stage(name: Name, stages: Stages, data: StageData, objective: Objective, mo
     theta, space = objective.theta, objective.space
     gradient = objective.gradient(theta)
     inside = torch.cat([space.at(n) for n in moved])
-    test = ((x.to(theta.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, y) for x, y in
-            data.session.batches(data.test))  # fmt: skip
+    test = ((fitted(x, theta.dtype), y) for x, y in data.session.batches(data.test))
     return StageRow(
         stage=name,
         data=data.session.data_name,

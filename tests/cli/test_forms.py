@@ -111,3 +111,28 @@ def test_googlenet_with_its_auxiliary_heads(infprune, tmp_path):
     assert tuned.code == 0, tuned.err
     assert tuned.json["accuracy"]["before"] == outcome.json["accuracy"]["finetuned"]
     assert tuned.json["epochs"][0]["loss"] < 3
+
+
+ANY = ["data.calibration=40", "data.batch_size=64", "model.checkpoint=random", "--json"]
+
+
+@pytest.mark.parametrize("words", [PAIRS, ["model.factory=forms:mapping"]])
+def test_samples_are_judged_whatever_the_network_takes_and_returns(infprune, words):
+    outcome = infprune("data", "inspect", *words, *ANY, "--top", 2)
+    assert outcome.code == 0, outcome.err
+    (suspects,) = outcome.json["views"]
+    assert suspects["rows"][0]["loss"] >= suspects["rows"][1]["loss"] > 0
+
+
+def test_two_stages_of_two_inputs(infprune):
+    few = ["train.epochs=1", "finetune.epochs=1", "trace.max_iterations=2", "trace.hessian_samples=20"]
+    outcome = infprune("trace", *PAIRS, *ANY, *few, "trace.overlap=true", "trace.finetune_samples=60")
+    assert outcome.code == 0, outcome.err
+    assert [0 < stage["accuracy"] < 1 for stage in outcome.json["stages"]] == [True, True]
+
+
+def test_features_of_two_inputs_are_refused_in_a_line(infprune):
+    for space in ("weights", "gates"):
+        outcome = infprune("features", *PAIRS, *ANY, f"influence.space={space}")
+        assert outcome.code == 3
+        assert outcome.json["error"] == "features: expected a network of one input, got 2; look at its layers"
