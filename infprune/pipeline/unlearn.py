@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,7 @@ def _walked(bench: Workbench, positions: Tensor, progress: Progress, *, resume: 
     choice, kind = settings.unlearn, bench.task.kind
     exam = bench.task.exam("validation")
     start = exam.taken(bench.module, session)
-    store = Store(session.folder / APPLICATIONS, _identity(bench), resume=resume)
+    store = Store(session.folder / APPLICATIONS, _identity(bench), resume=resume, valid=_valid)
     best, applications, trials, damping = score(kind, start), [], [], 0.0
     steps = choice.applications * (2 + len(choice.lengths))
     with progress.bar("unlearn", steps) as bar:
@@ -199,7 +200,7 @@ def _walked(bench: Workbench, positions: Tensor, progress: Progress, *, resume: 
             found = _resumed(bench, store, number) or _applied(bench, positions, exam, number, best, bar)
             store.put(str(number), found)
             damping = found["damping"]
-            tried = [Trial(**t | {"quality": Quality(**t["quality"])}) for t in found["trials"]]
+            tried = _trials(found)
             trials += tried
             applications.append(Application(**found["application"]))
             if not any(t.chosen for t in tried):
@@ -316,6 +317,21 @@ def _resumed(bench: Workbench, store: Store, number: int) -> dict[str, Any] | No
         except Exception as error:  # whatever a damaged file raises
             raise InputError(f"cannot resume from {path}: it is damaged; delete it to start over") from error
     return found
+
+
+def _trials(found: Mapping[str, Any]) -> list[Trial]:
+    return [Trial(**t | {"quality": Quality(**t["quality"])}) for t in found["trials"]]
+
+
+def _valid(value: Any) -> bool:
+    """Whether a value that was read back is what `_applied` tells."""
+    try:
+        made = Application(**value["application"])
+        trials, numbers = _trials(value), (value["damping"], made.length, made.norm, made.residual, made.iterations)
+    except (KeyError, TypeError, AttributeError):
+        return False
+    numbers += tuple(v for t in trials for v in (t.length, t.score, t.quality.kept, t.quality.membership))
+    return all(type(v) in (int, float) for v in numbers)
 
 
 def _identity(bench: Workbench) -> str:

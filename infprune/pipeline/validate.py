@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,9 +56,10 @@ def run(settings: Config, progress: Progress, *, resume: bool) -> Validation:
     session, sizes = problem.session, list(dict.fromkeys(settings.retrain.sizes))
     samples = [(problem.fitting(x), y) for x, y in session.batches(session.splits.test)]
     test = replace(problem.objective, batches=samples, ridge=0.0)
-    store = Store(session.folder / "retrained.json", _identity(problem), resume=resume)
     panels, rows, missed = [], [], 0
     drawn = {s: _groups(problem, s) for s in sizes}
+    valid = partial(_valid, problem.objective.space.size, {len(groups) for groups in drawn.values()})
+    store = Store(session.folder / "retrained.json", _identity(problem), resume=resume, valid=valid)
     with watch.stage("retrain"), progress.bar("validate", sum(map(len, drawn.values()))) as bar:
         for share, groups in drawn.items():
             stored = store.get(str(share))
@@ -108,6 +110,21 @@ def _retrained(
         "test": test.value(found.theta) - test.value(theta),
         "shift": (found.theta - theta).tolist(),
     }
+
+
+def _valid(size: int, counts: Collection[int], value: Any) -> bool:
+    """Whether a value that was read back is what `_retrained` tells, of as many groups as a share has."""
+    return isinstance(value, list) and len(value) in counts and all(_told(size, group) for group in value)
+
+
+def _told(size: int, value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"converged", "change", "test", "shift"}:
+        return False
+    good, shift = value["converged"], value["shift"]
+    if type(good) is not bool or not isinstance(shift, list) or len(shift) != size:
+        return False
+    numbers = (value["change"], value["test"], *shift)
+    return all(type(v) in (int, float) and (math.isfinite(v) or not good) for v in numbers)
 
 
 def _compared(

@@ -84,6 +84,17 @@ def test_validate_resumes(infprune):
     other = infprune("validate", *FEW, "influence.ridge=0.1", "--resume")
     assert other.code == 2
     assert "other settings" in one_line(other)
+    groups = content["measurements"]["0.3"]
+    for damage in (
+        [{}],
+        groups[:5],
+        [*groups[:5], groups[5] | {"shift": [0.0]}],
+        [*groups[:5], {**groups[5], "test": "x"}],
+    ):
+        store.write_text(json.dumps(content | {"measurements": {"0.3": damage}}))
+        damaged = infprune("validate", *FEW, "--resume")
+        assert damaged.code == 6
+        assert "damaged" in one_line(damaged)
     store.write_text("{")
     damaged = infprune("validate", *FEW, "--resume")
     assert damaged.code == 6

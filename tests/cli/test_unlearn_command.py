@@ -61,6 +61,14 @@ def test_a_backdoor_is_closed_and_the_file_reloads(infprune, trained):
     other = infprune("unlearn", *words, "unlearn.ratio=0.3", "run.dir=a", "--resume")
     assert other.code == 2
     assert "measured with other settings" in one_line(other)
+    store = Path("a/applications.json")
+    content = json.loads(store.read_text())
+    one = content["measurements"]["1"]
+    for damage in ({}, 5, one | {"trials": [{}]}, one | {"damping": "x"}, one | {"application": {"length": 1.0}}):
+        store.write_text(json.dumps(content | {"measurements": {"1": damage}}))
+        damaged = infprune("unlearn", *words, "run.dir=a", "--resume")
+        assert damaged.code == 6
+        assert "applications.json: it is damaged" in one_line(damaged)
 
 
 @pytest.mark.slow
