@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from architectures import coupled, random_masks
+from infprune.coupling.couple import couple
 from infprune.coupling.groups import Coupling, Role
+from infprune.imports import one_line
 from infprune.proof import TOLERANCE, Proof, prove
 from infprune.surgery import cut, silenced
 
@@ -127,3 +129,35 @@ def test_modes_and_weights_are_left_alone():
     assert small.training
     assert not module.training
     assert all(torch.equal(t, before[n]) for n, t in small.state_dict().items())
+
+
+class Raising(nn.Module):
+    """Its code fails once the first layer is narrower."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.error = error
+
+    def forward(self, x):
+        h = self.first(x)
+        if h.shape[1] < 6:
+            raise self.error
+        return self.last(h)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("by zero"), KeyError("5"), NotImplementedError(), OverflowError()])
+def test_whatever_the_code_raises_is_the_reason(error):
+    module, x = Raising(error).eval(), torch.randn(2, 4)
+    coupling = couple(module, x)
+    masks = {"first": torch.arange(6) < 5}
+    proof = prove(module, cut(module, coupling, masks), coupling, masks, [x])
+    assert proof.failed == (("first", one_line(error)),)
+
+
+def test_memory_that_runs_out_is_no_fault_of_a_layer():
+    module, x = Raising(RuntimeError("DefaultCPUAllocator: can't allocate memory")).eval(), torch.randn(2, 4)
+    coupling = couple(module, x)
+    masks = {"first": torch.arange(6) < 5}
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        prove(module, cut(module, coupling, masks), coupling, masks, [x])
