@@ -258,11 +258,11 @@ def describing(settings: config.Config, specs: list[InputSpec], source: object) 
 
 
 def _device(name: str) -> torch.device:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        name = "cpu" if accelerator is None else accelerator.type
+        name = "cpu" if accelerator is None or accelerator.type not in available else accelerator.type
         name = "cpu" if name == "mps" and ranks.world() > 1 else name
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind, _, index = name.partition(":")
     if not available[kind] or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
         raise ConfigError(f"run.device: {name} is not available here; use auto or cpu")

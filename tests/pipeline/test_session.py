@@ -5,7 +5,7 @@ import torch
 
 from infprune.config import Config, ModelConfig, RunConfig
 from infprune.errors import ConfigError
-from infprune.pipeline.session import example_inputs
+from infprune.pipeline.session import example_inputs, prepare
 
 
 def settings(inputs, seed=0):
@@ -43,3 +43,8 @@ def test_no_description_no_inputs():
         ConfigError, match=r"model\.inputs: needed without data; give it, e\.g\. model\.inputs='\[{shape"
     ):
         example_inputs(settings(None), 2, "cpu")
+
+
+def test_an_accelerator_that_no_setting_names_is_left_alone(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("xpu"))
+    assert prepare(Config()) == torch.device("cpu")
