@@ -131,22 +131,3 @@ def single_column_costs(block: Block, weight: Tensor) -> Tensor:
     carried = (outer.T @ weight.to(outer)).square()
     costs: Tensor = 0.5 * (carried / spread[:, : weight.shape[1]]).sum(0)
     return costs
-
-
-def single_row_costs(block: Block, weight: Tensor) -> Tensor:
-    r"""Loss change if one row, a producer's filter with its bias, is pinned at zero and the rest of the weight adapts.
-
-    .. math:: s_o = \tfrac12 \sum_l (Q_A^T w_o)_l^2 \Big/ \sum_k \frac{Q_G[o,k]^2}{values_{kl}}
-
-    Args:
-        block: positive values; one group.
-        weight: W in matrix form, with the bias as its last column if the block has one, `(O, D)`.
-
-    Returns:
-        `(O,)`, in units of the loss.
-    """
-    outer, inner, values = block.outer[0], block.inner[0], block.values[0]
-    spread = outer.square() @ (1.0 / values)  # (O, D)
-    carried = (weight.to(inner) @ inner).square()
-    costs: Tensor = 0.5 * (carried / spread).sum(1)
-    return costs

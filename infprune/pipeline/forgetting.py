@@ -72,11 +72,6 @@ class Task:
         wanted[self.forget] = runner_up(module, self.session.batches(self.learned()))
         return replace(self, wanted=wanted)
 
-    def some_kept(self, count: int, seed: int) -> Tensor:
-        """Positions of random samples of the rest."""
-        order = torch.randperm(len(self.rest), generator=torch.Generator().manual_seed(seed))
-        return self.rest[order[:count]]
-
     def exam(self, split: str) -> "Exam":
         """What is asked on a split."""
         samples: Samples = getattr(self.session.splits, split)

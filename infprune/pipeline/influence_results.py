@@ -92,7 +92,6 @@ class Panel:
     removed: Tensor
     actual_shift: Tensor
     actual_change: Tensor
-    actual_test: Tensor
     shift: dict[str, Tensor]
     change: dict[str, Tensor]
 

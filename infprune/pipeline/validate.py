@@ -172,7 +172,7 @@ def _compared(
                 load=_mean(known) if known else None,
             )
         )
-    panel = Panel(share, removed, actual, as_tensor["change"], as_tensor["test"], shifts, changes)
+    panel = Panel(share, removed, actual, as_tensor["change"], shifts, changes)
     return panel, rows
 
 

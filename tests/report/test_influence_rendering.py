@@ -202,7 +202,7 @@ def panel(share, groups, *, everything=False, infinite=False):
     if infinite:
         predicted[0] = float("inf")
     shift = {"block": 0.9 * actual, "paper": torch.full_like(actual, torch.nan) if infinite else actual}
-    return Panel(share, removed, actual, change, change, shift, {"block": change, "paper": predicted})
+    return Panel(share, removed, actual, change, shift, {"block": change, "paper": predicted})
 
 
 @pytest.mark.parametrize("draw", [scatter_png, loss_png])
