@@ -108,7 +108,7 @@ def test_a_missed_gate_exits_5_and_still_writes(infprune, tmp_path):
     )
     assert outcome.code == 5
     assert "below --min-accuracy 0.999" in outcome.err
-    assert package.load(tmp_path / "x.safetensors") is not None
+    assert sum(p.numel() for p in package.load(tmp_path / "x.safetensors").parameters()) < 20_000  # of 222,570
 
 
 def test_max_drop_gate(infprune):
