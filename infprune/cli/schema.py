@@ -12,7 +12,10 @@ from infprune.progress import Progress
 
 def schema(
     command: Annotated[
-        str | None, typer.Argument(help="A command, error, model-manifest or scores-manifest; none: any result.")
+        str | None,
+        typer.Argument(
+            help="A command (data_score: data score), error, model-, scores- or sample-scores-manifest; none: any."
+        ),
     ] = None,
 ) -> None:
     """Print the JSON Schema of what a command prints with --json, or of the manifest in a file.

@@ -41,7 +41,7 @@ class ModelConfig(Section):
     name: str | None = Field(
         default="digits_resnet",
         min_length=1,
-        description="A built-in network (README lists them), or `torchvision:NAME`.",
+        description="A built-in network (docs/reference/names.md), `torchvision:NAME` or `timm:NAME`.",
     )
     factory: str | None = Field(
         default=None,
@@ -69,7 +69,9 @@ class DataConfig(Section):
 
     one_of: ClassVar[tuple[str, ...]] = ("name", "factory")
 
-    name: str | None = Field(default="digits", min_length=1, description="A built-in dataset (README lists them).")
+    name: str | None = Field(
+        default="digits", min_length=1, description="A built-in dataset (docs/reference/names.md)."
+    )
     factory: str | None = Field(
         default=None,
         pattern=_FACTORY,
