@@ -2,7 +2,7 @@
 
 from infprune.pipeline.data_results import CurveRow, DataCurveResult, DataScoreResult
 from infprune.report.figures import COLOURS, MARKERS
-from infprune.report.influence_figures import figure_png, pyplot
+from infprune.report.plotting import figure_png, pyplot
 
 
 def histogram_png(result: DataScoreResult) -> bytes:

@@ -4,7 +4,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from infprune.pipeline.data_results import DataCurveResult, DataPruneResult, DataScoreResult, SampleRow
-from infprune.report.influence_tables import curvature_said, markdown_table, table, wrote
+from infprune.report.influence_tables import curvature_said
+from infprune.report.tables import markdown_table, table, wrote
 
 ENDS = 5  # rows shown from either end
 CLASSES = ("class", "samples", "mean", "least", "quarter", "median", "3 quarters", "largest")

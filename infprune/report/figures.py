@@ -1,8 +1,7 @@
 """Accuracy against rate as a PNG."""
 
-import io
-
 from infprune.pipeline.results import ReportResult, ReportRow
+from infprune.report.plotting import figure_png, pyplot
 
 # Okabe and Ito (2008): distinguishable with every common colour blindness; markers differ as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -23,13 +22,8 @@ def by_criterion(result: ReportResult) -> dict[str, list[ReportRow]]:
 
 def accuracy_png(result: ReportResult) -> bytes:
     """Draw test accuracy against the share of channels removed and against MACs kept, one row of axes per stage."""
-    import matplotlib as mpl  # noqa: PLC0415 - only for this plot, and slow to import
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
     shown = stages(result)
-    figure, grid = plt.subplots(len(shown), 2, figsize=(11, 3.8 * len(shown)), squeeze=False, layout="constrained")
+    figure, grid = pyplot().subplots(len(shown), 2, figsize=(11, 3.8 * len(shown)), squeeze=False, layout="constrained")
     for axes, stage in zip(grid, shown, strict=True):
         for i, (name, rows) in enumerate(by_criterion(result).items()):
             pairs = [(row, getattr(row, stage)) for row in rows if getattr(row, stage) is not None]
@@ -47,7 +41,4 @@ def accuracy_png(result: ReportResult) -> bytes:
     figure.suptitle(
         f"{result.model} on {result.data}: mean of {seeds} seed{'s' * (seeds > 1)}, bars: standard deviation"
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    plt.close(figure)
-    return buffer.getvalue()
+    return figure_png(figure)

@@ -1,11 +1,11 @@
 """Figures of validate, layers and features, as PNG."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from infprune.pipeline.influence_results import FeaturesResult, FormRow, LayersResult, Panel
 from infprune.report.figures import COLOURS
+from infprune.report.plotting import figure_png, pyplot
 
 PLOTTED = 4000  # points per panel and form at most: more only make the file large
 NAMES = {"block": "exact block", "paper": "as printed", "bracket": "bracket, upper end"}
@@ -105,21 +105,3 @@ def _shifts(panel: Panel, form: str) -> tuple[Any, Any]:
 def _changes(panel: Panel, form: str) -> tuple[Any, Any]:
     good = panel.change[form].isfinite()
     return panel.actual_change[good].numpy(), panel.change[form][good].numpy()
-
-
-def pyplot() -> Any:
-    """Matplotlib's pyplot, drawing into files."""
-    import matplotlib as mpl  # noqa: PLC0415 - only for these plots, and slow to import
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    return plt
-
-
-def figure_png(figure: Any) -> bytes:
-    """A figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    pyplot().close(figure)
-    return buffer.getvalue()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from infprune.pipeline.influence_results import (
     Agreement,
@@ -16,6 +15,7 @@ from infprune.pipeline.influence_results import (
     LayersResult,
     ValidateResult,
 )
+from infprune.report.tables import markdown_table, table, wrote
 
 VALIDATE = (
     "removed",
@@ -179,28 +179,6 @@ def curvature_said(c: CurvatureRow) -> str:
     if c.gradient_norm is not None:
         text += f"; |gradient| {c.gradient_norm:.1e}"
     return text + "."
-
-
-def table(heads: Sequence[str], cells: Sequence[Sequence[str]], left: int) -> Table:
-    """A Rich table whose first `left` columns are text."""
-    found = Table()
-    for i, head in enumerate(heads):
-        found.add_column(head, justify="left" if i < left else "right", overflow="fold")
-    for row in cells:
-        found.add_row(*map(escape, row))
-    return found
-
-
-def markdown_table(heads: Sequence[str], cells: Sequence[Sequence[str]], left: int) -> list[str]:
-    """The lines of a Markdown table whose first `left` columns are text."""
-    marks = ["---" if i < left else "---:" for i in range(len(heads))]
-    return [f"| {' | '.join(line)} |" for line in (heads, marks, *cells)]
-
-
-def wrote(files: Sequence[str], console: Console) -> None:
-    """Tell which files were written."""
-    for file in files:
-        console.print(f"Wrote [bold]{escape(file)}[/bold]", soft_wrap=True)
 
 
 def _named(result: ValidateResult | LayersResult | FeaturesResult) -> str:

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from infprune.pipeline.data_inspect_results import Inspection, InspectResult, View
+from infprune.report.tables import wrote
 
 COLUMNS = ("rank", "sample", "label", "predicted", "p(label)", "loss")
 
@@ -18,8 +19,7 @@ def show_inspection(result: InspectResult, console: Console) -> None:
     for view in result.views:
         console.print(_table(view))
         console.print(f"{view.method}, {view.unit}: {view.meaning}.", soft_wrap=True, highlight=False, markup=False)
-    for file in result.files:
-        console.print(f"Wrote [bold]{escape(file)}[/bold]", soft_wrap=True)
+    wrote(result.files, console)
 
 
 def headline(result: InspectResult) -> str:

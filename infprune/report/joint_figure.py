@@ -1,19 +1,14 @@
 """INF-CP's masks over time as a PNG."""
 
-import io
-
 from infprune.pipeline.results import JointTrace
+from infprune.report.plotting import figure_png, pyplot
 
 PANELS = (("removed", "channels removed (%)"), ("lambda", "lambda"), ("beta", "beta"), ("binarity", "binarity of B"))
 
 
 def joint_png(trace: JointTrace) -> bytes:
     """Draw rate, lambda, beta and binarity of each layer over the learning steps, and accuracy over all epochs."""
-    import matplotlib as mpl  # noqa: PLC0415 - only for this plot, and slow to import
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
+    plt = pyplot()
     figure, grid = plt.subplots(2, 3, figsize=(14, 7), layout="constrained")
     axes = list(grid.flat)
     times = [trace.learning * record["done"] for record in trace.masks]
@@ -39,7 +34,4 @@ def joint_png(trace: JointTrace) -> bytes:
     axes[5].axis("off")
     axes[5].legend(*axes[0].get_legend_handles_labels(), fontsize=6, ncols=1 + len(names) // 24, loc="center")
     figure.suptitle(f"{trace.method}: masks learned in {trace.learning} of {len(trace.epochs)} epochs")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    plt.close(figure)
-    return buffer.getvalue()
+    return figure_png(figure, dpi=110)

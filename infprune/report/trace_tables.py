@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from infprune.pipeline.trace_results import SolveRow, StageRow, Traced, TraceResult
+from infprune.report.tables import wrote
 
 COLUMNS = ("rank", "sample", "label", "influence", "removal (nats)", "identity")
 CASES = {
@@ -33,8 +34,7 @@ def show_trace(result: TraceResult, console: Console) -> None:
         table.add_row(str(row.rank), str(row.sample), str(row.label), *(f"{v:.4g}" for v in cells), end_section=between)
     console.print(table)
     console.print(legend(result), soft_wrap=True, markup=False)
-    for file in result.files:
-        console.print(f"Wrote [bold]{escape(file)}[/bold]", soft_wrap=True)
+    wrote(result.files, console)
 
 
 def trace_csv(traced: Traced) -> str:

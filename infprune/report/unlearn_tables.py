@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from infprune.pipeline.unlearn_results import Quality, UnlearnResult
+from infprune.report.tables import markdown_table, table, wrote
 
 COLUMNS = {
     "kept": "kept",
@@ -23,22 +23,25 @@ def show_unlearn(result: UnlearnResult, console: Console) -> None:
     console.print(f"[bold]{escape(_title(result))}[/bold]", soft_wrap=True)
     console.print(_said(result), soft_wrap=True, markup=False)
     heads, cells = quality_cells(result)
-    table = Table()
-    for i, head in enumerate(heads):
-        table.add_column(head, justify="right" if i else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*map(escape, row))
-    console.print(table)
+    console.print(table(heads, cells, left=1))
     for line in _told(result):
         console.print(line, soft_wrap=True, markup=False)
-    for file in (result.artifact, *result.files):
-        console.print(f"Wrote [bold]{escape(file)}[/bold]", soft_wrap=True)
+    wrote((result.artifact, *result.files), console)
 
 
 def unlearn_markdown(result: UnlearnResult) -> str:
     """The same as Markdown, with what was tried."""
     heads, cells = quality_cells(result)
-    lines = [f"# {_title(result)}", "", _said(result), "", *_markdown(heads, cells), "", *_told(result), ""]
+    lines = [
+        f"# {_title(result)}",
+        "",
+        _said(result),
+        "",
+        *markdown_table(heads, cells, left=1),
+        "",
+        *_told(result),
+        "",
+    ]
     if result.trials:
         lines += ["## Tried on the validation split", ""]
         names = ["application", "length", *(head for head in heads[1:-1]), "score"]
@@ -52,7 +55,7 @@ def unlearn_markdown(result: UnlearnResult) -> str:
             ]
             for t in result.trials
         ]
-        lines += _markdown(names, rows)
+        lines += markdown_table(names, rows, left=1)
     return "\n".join(lines) + "\n"
 
 
@@ -108,8 +111,3 @@ def _told(r: UnlearnResult) -> list[str]:
         "Step lengths and applications were chosen on the validation split, the numbers are of the test split."
     )
     return lines
-
-
-def _markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    marks = ["---" if i == 0 else "---:" for i in range(len(heads))]
-    return [f"| {' | '.join(line)} |" for line in (heads, marks, *cells)]
