@@ -207,7 +207,7 @@ def test_an_interrupt_exits_130_and_keeps_files(tmp_path, number):
         preexec_fn=listening,  # noqa: PLW1509 - it only sets a signal's action
     )
     checkpoint = tmp_path / "runs/digits_resnet-train/train.ckpt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.2)
     process.send_signal(number)
