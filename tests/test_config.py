@@ -243,7 +243,14 @@ def test_all_faults_of_file_and_overrides_come_at_once():
     ],
 )
 def test_each_fault_says_what_was_expected_and_what_came(override, text):
-    assert faults("", override) == f"x.yaml: {text}"
+    assert faults("", override) == f"command line: {text}"
+
+
+def test_faults_are_the_files_unless_all_are_of_words():
+    assert faults("prune: {floor: 7}", "prune.rate=0.3").startswith("x.yaml: prune.floor: ")
+    assert faults("prune: {floor: 7}", "prune.rate=3").startswith("x.yaml: 2 faults\n")
+    assert faults("prune: {floor: 7}", "prune.floor=8").startswith("command line: prune.floor: ")
+    assert faults("prune: {floors: 7}", "prune.floor=8").startswith("x.yaml: 2 faults\n")
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,19 @@ def assemble(label: str, content: Mapping[Any, Any], overrides: Sequence[str], f
     except ValidationError as error:
         found += explain(error, document)
     if found:
-        raise ConfigError(report(label, found))
+        raise ConfigError(report("command line" if _mistyped(found, overrides, content) else label, found))
     return config
+
+
+def _mistyped(faults: Sequence[str], overrides: Sequence[str], content: Mapping[Any, Any]) -> bool:
+    """Whether all faults are of keys that overrides set, or of sections that they alone set."""
+    typed = [override.partition("=")[0].strip() for override in overrides]
+
+    def set_by(word: str, key: str) -> bool:
+        return f"{key}.".startswith(f"{word}.") or (key not in content and f"{word}.".startswith(f"{key}."))
+
+    keys = [fault.partition(": ")[0] for fault in faults]
+    return all(key in overrides or any(set_by(word, key) for word in typed) for key in keys)
 
 
 def dump(config: Config) -> str:
