@@ -177,6 +177,26 @@ def test_tied_weights_written_by_training_load_as_a_checkpoint(tmp_path):
     assert torch.equal(other.b.bias, module.b.bias)
 
 
+class Viewing(nn.Module):
+    """A buffer looks at the first rows of a weight; two others are halves of one piece of memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 2))
+        self.register_buffer("head", self.weight.detach()[:3])
+        flat = torch.randn(8)
+        self.register_buffer("left", flat[:4])
+        self.register_buffer("right", flat[4:])
+
+
+def test_a_view_of_a_part_is_a_tensor_of_its_own(tmp_path):
+    module, other = Viewing(), Viewing()
+    save_file(plain_tensors(module), tmp_path / "w.safetensors")
+    load_into(other, read_tensors(tmp_path / "w.safetensors"), "w")
+    assert all(torch.equal(t, module.state_dict()[name]) for name, t in other.state_dict().items())
+    assert digest(other) == digest(module)
+
+
 def scores_manifest():
     return ScoresManifest(criterion="gate", unit="nats", base_sha256="0" * 64, samples=5, seed=1, config={})
 

@@ -63,6 +63,11 @@ class ModelConfig(Section):
         json_schema_extra=_INPUTS_TEXT,
     )
 
+    @property
+    def called(self) -> str:
+        """The name, or the factory instead of one."""
+        return str(self.name or self.factory)
+
 
 class DataConfig(Section):
     """The samples that train, score and judge."""
@@ -101,6 +106,11 @@ class DataConfig(Section):
     augment: Literal["none", "crop", "crop-flip"] = Field(
         default="none", description="Random changes to the training images: shifts; shifts and mirrors."
     )
+
+    @property
+    def called(self) -> str:
+        """The name, or the factory instead of one."""
+        return str(self.name or self.factory)
 
 
 class ScoreConfig(Section):

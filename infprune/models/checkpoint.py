@@ -91,12 +91,22 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
 
 def plain_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return a network's tensors as they are written: on the CPU, contiguous, each tied one under its first name."""
-    unique = {value.data_ptr(): name for name, value in reversed(module.state_dict().items()) if value.numel()}
+    unique = {_place(value): name for name, value in reversed(module.state_dict().items()) if value.numel()}
     return {
-        name: value.detach().cpu().contiguous()
+        name: _alone(value.detach().cpu().contiguous())
         for name, value in module.state_dict().items()
-        if not value.numel() or unique[value.data_ptr()] == name
+        if not value.numel() or unique[_place(value)] == name
     }
+
+
+def _place(value: Tensor) -> tuple[object, ...]:
+    """Where a tensor lies, and how: the same for those that are tied; a view of a part of one has another shape."""
+    return value.data_ptr(), value.shape, value.stride(), value.dtype
+
+
+def _alone(value: Tensor) -> Tensor:
+    """A tensor in memory of its own, as safetensors wants it."""
+    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
 
 
 def digest(module: nn.Module) -> str:
@@ -109,7 +119,7 @@ def _tied(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict
     full = dict(tensors)
     for name, value in expected.items():
         if name not in full and value.numel():
-            twins = (other for other, t in expected.items() if t.data_ptr() == value.data_ptr() and other in tensors)
+            twins = (other for other, t in expected.items() if _place(t) == _place(value) and other in tensors)
             if twin := next(twins, None):
                 full[name] = full[twin]
     return full

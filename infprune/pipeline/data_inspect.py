@@ -38,6 +38,13 @@ class Asked:
     scores: Sequence[Path] = ()
     top: int = 12
 
+    @property
+    def words(self) -> list[str]:
+        """The same on the command line."""
+        query = {"--test": self.test, "--class": self.label}
+        told = [word for name, value in query.items() if value is not None for word in (name, str(value))]
+        return [*told, *(word for path in self.scores for word in ("--scores", str(path))), "--top", str(self.top)]
+
 
 @dataclass(frozen=True)
 class _Judged:
@@ -223,4 +230,4 @@ def _pictured(result: InspectResult, problem: Problem, train: Samples, judged: _
     if asked.test is not None:
         found, _ = gather(session.splits.test, [asked.test])
         query = None if isinstance(found, tuple) else found[0]
-    return Inspection(result, shown, query, session.splits.features)
+    return Inspection(result, shown, query, session.splits.features, asked.words)

@@ -1,6 +1,6 @@
 """What `data inspect` returns: frozen, and the contract of its `--json`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,9 +68,13 @@ class InspectResult:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The result, and the inputs of the samples in it: training inputs by index, the query's sample, feature names."""
+    """The result, and the inputs of the samples in it: training inputs by index, the query's sample, feature names.
+
+    `asked`: the words of the command line, but for the configuration.
+    """
 
     result: InspectResult
     inputs: Mapping[int, Tensor]
     query: Tensor | None
     features: tuple[str, ...] | None
+    asked: Sequence[str] = ()

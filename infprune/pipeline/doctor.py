@@ -75,7 +75,8 @@ def run(path: Path | None, settings: Config, limits: Limits, progress: Progress)
             bar.advance()
     except Stopped:
         raise ArchitectureError(
-            f"{_name(settings)}: stopped before it was {stage}, {bounds.over}; allow more with --seconds or --memory"
+            f"{settings.model.called}: stopped before it was {stage}, {bounds.over}; "
+            "allow more with --seconds or --memory"
         ) from None
     rows = _rows(coupling, settings)
     able = [row for row in rows if row.frozen is None]
@@ -84,7 +85,7 @@ def run(path: Path | None, settings: Config, limits: Limits, progress: Progress)
     dense = cost.count(coupling)
     least = cost.count(coupling, {row.name: min(row.channels, settings.prune.round_to) for row in able})
     return DoctorResult(
-        model=_name(settings),
+        model=settings.model.called,
         source=None if path is None else str(path),
         weights=patient.weights,
         inputs=[spec_of(t).model_dump() for t in tensors(patient.example)],
@@ -100,10 +101,6 @@ def run(path: Path | None, settings: Config, limits: Limits, progress: Progress)
     )
 
 
-def _name(settings: Config) -> str:
-    return str(settings.model.name or settings.model.factory)
-
-
 def _configured(settings: Config) -> Patient:
     """The configured network; initial weights if it has no others, inputs from `model.inputs`, else from the data."""
     weights = settings.model.checkpoint
@@ -113,7 +110,7 @@ def _configured(settings: Config) -> Patient:
         device = prepare(settings)
         module = _weighted(settings, weights).to(device).eval()
         example = example_inputs(settings, SAMPLES, device)
-        outputs(module, example, _name(settings), "model.inputs")
+        outputs(module, example, settings.model.called, "model.inputs")
         return Patient(explicit(module), example, weights)
     session = open_session(settings, "doctor")
     module = _weighted(settings, weights).to(session.device).eval()

@@ -51,7 +51,7 @@ def run(settings: Config, memory: float | None, progress: Progress) -> EstimateR
     budget = int(installed() * SHARE if memory is None else memory * GIB)
     total = cost.count(coupling)
     return EstimateResult(
-        model=str(settings.model.name or settings.model.factory),
+        model=settings.model.called,
         inputs=[spec_of(t).model_dump() for t in tensors(example)],
         criterion=settings.score.criterion,
         samples=settings.data.calibration,
@@ -86,7 +86,7 @@ def _shapes(settings: Config) -> nn.Module:
         raise
     except Exception as error:
         raise ArchitectureError(
-            f"{m.name or m.factory}: cannot be built without memory ({one_line(error)}); its code computes with its "
+            f"{m.called}: cannot be built without memory ({one_line(error)}); its code computes with its "
             "weights when it is built"
         ) from error
 

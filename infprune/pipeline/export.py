@@ -71,7 +71,7 @@ def run(path: Path | None, settings: Config, request: Request, progress: Progres
     with watch.stage("latency"):
         rows = _latencies(opened, request.batches, progress)
     return ExportResult(
-        model=str(settings.model.name or settings.model.factory),
+        model=settings.model.called,
         source=None if path is None else str(path),
         format=name,
         artifact=str(target),

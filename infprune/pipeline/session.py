@@ -43,12 +43,12 @@ class Session:
     @property
     def model_name(self) -> str:
         """The configured name or factory of the network."""
-        return str(self.config.model.name or self.config.model.factory)
+        return self.config.model.called
 
     @property
     def data_name(self) -> str:
         """The configured name or factory of the data."""
-        return str(self.config.data.name or self.config.data.factory)
+        return self.config.data.called
 
     @property
     def data_identity(self) -> str:
@@ -112,7 +112,7 @@ def open_session(settings: config.Config, command: str) -> Session:
     """Prepare the process, load the data and fix the output folder."""
     ranks.alike("settings", settings.model_dump_json())
     device = prepare(settings)
-    name = str(settings.model.name or settings.model.factory).replace(":", "-").rpartition("/")[2]
+    name = settings.model.called.replace(":", "-").rpartition("/")[2]
     folder = Path(settings.run.dir or f"runs/{name}-{command}")
     settings = settings.model_copy(update={"run": settings.run.model_copy(update={"dir": str(folder)})})
     d = settings.data
@@ -155,7 +155,7 @@ def network(settings: config.Config, *, trained: bool = True) -> nn.Module:
         path = SHIPPED.get(str(m.name)) if m.checkpoint == "shipped" else Path(m.checkpoint)
         if path is None:
             raise InputError(
-                f"{m.name or m.factory} comes without trained weights; set model.checkpoint=FILE, "
+                f"{m.called} comes without trained weights; set model.checkpoint=FILE, "
                 "or run `infprune train` first (model.checkpoint=random scores an untrained network)"
             )
         load_into(module, read_tensors(path), str(path))

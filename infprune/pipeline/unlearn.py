@@ -327,10 +327,10 @@ def _valid(value: Any) -> bool:
     """Whether a value that was read back is what `_applied` tells."""
     try:
         made = Application(**value["application"])
-        trials, numbers = _trials(value), (value["damping"], made.length, made.norm, made.residual, made.iterations)
+        numbers = [value["damping"], made.length, made.norm, made.residual, made.iterations]
+        numbers += [v for t in _trials(value) for v in (t.length, t.score, t.quality.kept, t.quality.membership)]
     except (KeyError, TypeError, AttributeError):
         return False
-    numbers += tuple(v for t in trials for v in (t.length, t.score, t.quality.kept, t.quality.membership))
     return all(type(v) in (int, float) for v in numbers)
 
 

@@ -22,7 +22,7 @@ def inspection_html(inspection: Inspection) -> str:
     sections = [] if result.query is None else [_query(inspection)]
     sections += [_view(view, inspection) for view in result.views]
     told = [("run folder", code(result.run_dir)), *_curvature(inspection)]
-    command = f"infprune data inspect -c {shlex.quote(f'{result.run_dir}/config.yaml')} ..."
+    command = shlex.join(["infprune", "data", "inspect", "-c", f"{result.run_dir}/config.yaml", *inspection.asked])
     sections += [
         seconds(result.seconds),
         section("Where it comes from", facts(told, "origins"), tag("pre", code(command))),

@@ -1,7 +1,10 @@
 """`infprune data inspect` against a dense reference, its files, and what users get wrong."""
 
 import csv
+import html
 import json
+import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -101,6 +104,11 @@ def test_what_it_writes(infprune, scores):
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in parser.sources)
     assert "http://" not in page
     assert "https://" not in page
+    command = html.unescape(re.search("<pre><code>(infprune data inspect [^<]*)</code></pre>", page)[1])
+    again = infprune(*shlex.split(command)[1:], "--json").json
+    assert {key: again[key] for key in ("query", "curvature", "views")} == {
+        key: result[key] for key in ("query", "curvature", "views")
+    }
 
 
 class Pictures(HTMLParser):
