@@ -9,8 +9,8 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PATIENCE = timedelta(minutes=30)  # for a rank that neither comes nor dies
+LIFELONG = timedelta(days=365)  # for one that is known to be long at work
 GOODBYE = timedelta(seconds=10)  # for the store, when a run ends in failure
 FAILED = "infprune/failed"  # key of the store: exit code of the first rank that failed
 
@@ -100,6 +101,41 @@ def leads() -> bool:
 def local_rank() -> int:
     """The number of this process on its machine: its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0")) if world() > 1 else 0
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let this rank be alone for a while, shares and sums included: work that it does by itself, as others do theirs.
+
+    Which process writes and speaks stays as it is.
+    """
+    member, _here.member = _here.member, None
+    try:
+        yield
+    finally:
+        _here.member = member
+
+
+@contextmanager
+def patient() -> Iterator[Callable[[], None]]:
+    """Give what waits for all ranks as long as they live, for work of unknown length; the end of one is noticed.
+
+    Every rank opens and closes it. Other sums give up a rank after `PATIENCE`.
+    """
+    if world() == 1:
+        yield lambda: None
+        return
+    import torch  # noqa: PLC0415 - keeps --help fast
+    from torch import distributed  # noqa: PLC0415
+
+    group = distributed.new_group(backend="gloo", timeout=LIFELONG)
+    assert isinstance(group, distributed.ProcessGroup)
+
+    def wait() -> None:
+        distributed.all_reduce(torch.zeros(1), group=group)  # `barrier` would take another timeout
+
+    yield wait
+    distributed.destroy_process_group(group)
 
 
 # --- the end
@@ -201,7 +237,7 @@ def share(batches: Any, *, least: int = 0) -> Share:
     count = len(batches)
     if count < least * world():
         raise ConfigError(
-            f"{world()} ranks need at least {least * world()} batches of calibration samples, there are {count}; "
+            f"{world()} ranks need at least {least * world()} batches of samples, there are {count}; "
             "lower data.batch_size, raise data.calibration or start fewer ranks"
         )
     start, stop = part(count)
@@ -258,6 +294,15 @@ def joined(rows: "Tensor") -> "Tensor":
     whole = rows.new_zeros(round(sum(counts)), *rows.shape[1:])
     whole[before : before + len(rows)] = rows
     return total(whole)
+
+
+def visited(batches: Any, visit: Callable[[Any, "Tensor"], "Tensor"]) -> "Tensor":
+    """The rows `(N, ...)` that `visit` makes of all batches (x, y), in order; too few to share are visited by all."""
+    import torch  # noqa: PLC0415
+
+    if len(batches) < world():
+        return torch.cat([visit(x, y) for x, y in batches])
+    return joined(torch.cat([visit(x, y) for x, y in share(batches).batches]))
 
 
 def agreed(value: "Tensor") -> "Tensor":

@@ -40,6 +40,20 @@ def test_one_process_has_everything():
     ranks.finish()
 
 
+def test_a_rank_is_alone_for_a_while(as_rank):
+    as_rank(1, 3)
+    with pytest.raises(InputError), ranks.apart():  # noqa: PT012 - it must end with the error
+        assert (ranks.rank(), ranks.world(), ranks.leads()) == (0, 1, False)
+        assert ranks.totals(2.0) == [2.0]
+        raise InputError("no")
+    assert (ranks.rank(), ranks.world()) == (1, 3)
+
+
+def test_too_few_batches_to_share_are_visited_by_all(as_rank):
+    as_rank(1, 3)
+    assert_close(ranks.visited(batches(images(20), 10), lambda x, _: x), images(20).x)
+
+
 @pytest.mark.parametrize(("samples", "size", "world"), [(60, 13, 2), (60, 13, 3), (60, 60, 2), (7, 2, 4)])
 def test_shares_are_the_batches_in_order(as_rank, samples, size, world):
     whole = batches(images(samples), size)
@@ -63,7 +77,7 @@ def test_shares_are_the_batches_in_order(as_rank, samples, size, world):
 def test_too_few_batches(as_rank):
     as_rank(0, 4)
     assert len(ranks.share(batches(images(), 20)).batches) == 0
-    with pytest.raises(ConfigError, match="4 ranks need at least 4 batches of calibration samples, there are 3"):
+    with pytest.raises(ConfigError, match="4 ranks need at least 4 batches of samples, there are 3"):
         ranks.share(batches(images(), 20), least=1)
 
 

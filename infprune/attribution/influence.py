@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from infprune import ranks
 from infprune.attribution.contract import Curved, Measured, Method, Need, ScoringInputs
 from infprune.curvature.kfac import Kronecker
 from infprune.curvature.objective import Objective, differentiated
@@ -75,6 +76,7 @@ def _query_gradients(queries: Objective, classes: int | None) -> tuple[Tensor, l
             if len(mine):
                 total[:, c] += differentiated(mine.sum(), leaf) if classes is None else _again(mine.sum(), leaf)
                 counts[c] += len(mine)
+    total, counts = ranks.total(total), [round(n) for n in ranks.totals(*counts)]
     if not sum(counts):
         raise InputError("expected at least one query sample, got none; raise samples.queries or give more data")
     return total / sum(counts), counts

@@ -6,10 +6,11 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, nn
 
+from infprune import ranks
 from infprune.attribution.contract import Measured, Method, Need, Options, ScoringInputs
 from infprune.data.loaders import Batches
 from infprune.errors import ConfigError
-from infprune.forward import run
+from infprune.forward import Inputs, run
 
 
 def compute(inputs: ScoringInputs) -> Measured:
@@ -46,17 +47,18 @@ def embedded(module: nn.Module, batches: Batches, layer: str | None) -> Tensor:
     def after(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
         seen.append(_flat(args[0] if layer is None else out, name))
 
-    handle, found = owner.register_forward_hook(after), []
+    def visit(x: Inputs, _: Tensor) -> Tensor:
+        seen.clear()
+        run(module, x)
+        if not seen:
+            raise ConfigError(f"samples.layer: {name} is not called in eval mode; choose another")
+        return seen[-1].cpu()
+
+    handle = owner.register_forward_hook(after)
     try:
-        for x, _ in batches:
-            seen.clear()
-            run(module, x)
-            if not seen:
-                raise ConfigError(f"samples.layer: {name} is not called in eval mode; choose another")
-            found.append(seen[-1].cpu())
+        return ranks.visited(batches, visit)
     finally:
         handle.remove()
-    return torch.cat(found)
 
 
 def chosen(module: nn.Module, layer: str | None) -> tuple[str, nn.Module]:

@@ -6,6 +6,7 @@ import math
 import torch
 from torch import Tensor
 
+from infprune import ranks
 from infprune.attribution.contract import Curved, Measured, Method, Need, ScoringInputs
 from infprune.attribution.influence import solve
 from infprune.attribution.per_sample import gradients
@@ -48,16 +49,17 @@ def compute(inputs: ScoringInputs) -> Measured:
 
 
 def _by_gradients(inputs: ScoringInputs, curved: Curved) -> Measured:
-    found, residual, count = [], 0.0, 0
-    with inputs.progress.bar("self-influence", len(inputs.train)) as bar:
+    """Sample by sample; a rank solves for its own, so what it solves with must not need the others."""
+    found, gaps = [], [0.0]
+    with ranks.apart(), inputs.progress.bar("self-influence", len(inputs.train)) as bar:
         for g in gradients(curved.train, inputs.options.memory):
             energy, gap = _energy(curved.quadratic, g.T)
             found.append(energy)
-            residual = max(residual, gap)
-            count += len(g)
+            gaps.append(gap)
             for _ in range(len(g)):
                 bar.advance()
-    return Measured(torch.cat(found), facts={"samples": count, "residual": residual})
+    energies, residuals = ranks.joined(torch.cat(found)), ranks.joined(torch.tensor(gaps, dtype=torch.float64))
+    return Measured(energies, facts={"samples": len(energies), "residual": float(residuals.max())})
 
 
 def _energy(quadratic: Quadratic, G: Tensor) -> tuple[Tensor, float]:

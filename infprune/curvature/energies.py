@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from infprune import ranks
 from infprune.curvature.kfac import Block, Kronecker, Rotated
 from infprune.curvature.objective import Objective
 from infprune.curvature.sweep import LabelSource, Sweep
@@ -23,7 +24,7 @@ def energies(objective: Objective, operator: Kronecker) -> Tensor:
     """
     observer = _Energies(operator.blocks)
     Sweep(operator.module, sorted(operator.blocks), [observer], objective.loss).run(objective.batches, seed=0, draws=1)
-    return torch.cat(observer.found)
+    return ranks.joined(torch.cat(observer.found))
 
 
 class _Energies(Rotated):

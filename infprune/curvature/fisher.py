@@ -20,11 +20,15 @@ def fisher(
     """
     at = objective.theta if theta is None else theta.detach()
     generator = torch.Generator().manual_seed(seed)
-    cores = []
+    cores, before = list[Outer](), objective.before
     for x, y in objective.batches:
         with torch.no_grad():
             z = objective.outputs(at, x)
             objective.losses(z, y)  # its checks: nothing can be drawn from NaN
+        for size in before:  # labels of lower ranks' samples are drawn and thrown away
+            for _ in range(draws):
+                objective.loss.draw(z.new_zeros(size, *z.shape[1:]), generator)
+        before = ()
         slopes = [_slope(objective, z, objective.loss.draw(z, generator)) for _ in range(draws)]
         cores.append(Outer(torch.stack(slopes)))
     return GaussNewton(objective, cores, at, memory)

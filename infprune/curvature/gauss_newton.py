@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from infprune import ranks
 from infprune.curvature.graphs import MEMORY, Graphs, convolutional
 from infprune.curvature.objective import Objective, once_more, twice
 from infprune.curvature.operator import DENSE_LIMIT, LinearOperator, check_dense
@@ -82,7 +83,7 @@ class GaussNewton(LinearOperator):
             for start in range(0, V.shape[1], together):
                 part = slice(start, start + together)
                 total[:, part] += _product(core, lin, V[:, part])
-        return total / self._graphs.samples
+        return ranks.total(total) / self._graphs.everywhere
 
     @property
     def parts(self) -> Sequence[LinearOperator]:
@@ -103,7 +104,7 @@ class GaussNewton(LinearOperator):
             if out_of_memory(error) or "vmap" not in str(error):
                 raise
             return super().to_dense(limit)  # code that looks at single values cannot be mapped over samples
-        return total / self._graphs.samples
+        return ranks.total(total) / self._graphs.everywhere
 
     def _add_dense(self, total: Tensor, core: Core, x: Inputs, y: Tensor) -> None:
         with torch.no_grad():

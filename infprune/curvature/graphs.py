@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from infprune import ranks
 from infprune.curvature.objective import Objective
 from infprune.curvature.operator import GIB
 from infprune.errors import InputError
@@ -36,7 +37,7 @@ class Graphs(Generic[G]):
         self.objective, self.theta, self.memory = objective, theta, memory
         self._build, self._leaf = build, theta.detach().clone().requires_grad_()
         self._kept: list[tuple[int, G]] = []
-        self.samples = self.largest = 0  # of all batches, of one
+        self.samples = self.largest = 0  # of all batches of this rank, of one
         self.per_sample = 0  # bytes
         room = float(memory)
         for x, y in objective.batches:
@@ -47,6 +48,7 @@ class Graphs(Generic[G]):
                 self._kept.append((len(y), self._make(x, y)))
         if self.samples == 0:
             raise InputError("expected at least one sample for the curvature, got none; check the data")
+        self.everywhere = ranks.totals(self.samples)[0]  # samples of all ranks
 
     def __iter__(self) -> Iterator[tuple[int, G]]:
         """Number of samples and graph of each batch, in order."""

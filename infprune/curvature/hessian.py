@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from infprune import ranks
 from infprune.curvature.graphs import MEMORY, Graphs, convolutional
 from infprune.curvature.objective import Objective, once_more, twice
 from infprune.curvature.operator import LinearOperator
@@ -54,7 +55,7 @@ class Hessian(LinearOperator):
             for start in range(0, V.shape[1], together):
                 part = slice(start, start + together)
                 total[:, part] += _through(gradient, leaf, V[:, part])
-        return total / self._graphs.samples
+        return ranks.total(total) / self._graphs.everywhere
 
     @property
     def parts(self) -> Sequence[LinearOperator]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from infprune import ranks
 from infprune.curvature.kronecker import KroneckerFactors, KroneckerObserver, wide
 from infprune.curvature.objective import Objective
 from infprune.curvature.operator import LinearOperator
@@ -156,7 +157,8 @@ def kfac(
     at, layers = _opened(objective, theta)
     passes = _passes(objective, labels)
     observer = KroneckerObserver(layers, labels=labels)
-    Sweep(at, list(layers), [observer], objective.loss).run(objective.batches, seed=seed, draws=1)
+    sweep = Sweep(at, list(layers), [observer], objective.loss)
+    sweep.run(objective.batches, seed=seed, draws=1, before=objective.before)
     factors = observer.result(passes)
     for name in layers.keys() - factors.keys():
         raise ArchitectureError(
@@ -178,8 +180,10 @@ def ekfac(
     base = kfac(objective, theta, labels=labels, seed=seed)
     names = sorted(base.blocks)
     observer = _Eigenvalues(base.blocks, labels)
-    Sweep(base.module, names, [observer], objective.loss).run(objective.batches, seed=seed, draws=1)
-    blocks = {name: replace(b, values=observer.result(name, objective.samples())) for name, b in base.blocks.items()}
+    sweep = Sweep(base.module, names, [observer], objective.loss)
+    sweep.run(objective.batches, seed=seed, draws=1, before=objective.before)
+    samples = objective.samples()
+    blocks = {name: replace(b, values=observer.result(name, samples)) for name, b in base.blocks.items()}
     return Kronecker(base.space, base.module, blocks)
 
 
@@ -256,7 +260,7 @@ class _Eigenvalues(Rotated):
 
     def result(self, name: str, samples: int) -> Tensor:
         """The means over samples."""
-        return self._sums[name] / samples
+        return ranks.total(self._sums[name]) / samples
 
 
 _CHUNK = 16  # samples whose weight gradients exist at a time

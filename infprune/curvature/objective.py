@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
+from infprune import ranks
 from infprune.curvature.losses import CROSS_ENTROPY, Loss
 from infprune.curvature.space import ParameterSpace
 from infprune.errors import ArchitectureError, ConfigError, InputError, out_of_memory
@@ -25,6 +26,9 @@ class Objective:
     `batches` are pairs (x, y) on the network's device that can be visited again, in the same order. Parameters outside
     the space stay as the network has them. Nothing here changes the network.
 
+    Of several ranks, each has its share of the batches (`ranks.share`; `before`: sizes of those of lower ranks), and
+    all of them ask for the same: value, gradient, number of samples, slopes and curvature are those of all batches.
+
     Raises:
         ArchitectureError: the network is in a mode in which samples depend on each other or on chance.
         ConfigError: the batches are an iterator.
@@ -35,6 +39,7 @@ class Objective:
     batches: Iterable[tuple[Inputs, Tensor]]
     loss: Loss = CROSS_ENTROPY
     ridge: float = 0.0
+    before: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.batches, Iterator):
@@ -62,7 +67,7 @@ class Objective:
 
     def on(self, batches: Iterable[tuple[Inputs, Tensor]]) -> "Objective":
         """The same function of other data."""
-        return replace(self, batches=batches)
+        return replace(self, batches=batches, before=())
 
     def outputs(self, theta: Tensor, x: Inputs) -> Tensor:
         """The network's outputs (see `forward.picked`) with these parameters."""
@@ -97,7 +102,8 @@ class Objective:
         for x, y in self.batches:
             total += float(self.losses(self.outputs(theta, x), y).sum(dtype=torch.float64))
             samples += len(y)
-        return total / _some(samples) + 0.5 * self.ridge * float(theta.square().sum(dtype=torch.float64))
+        total, count = ranks.totals(total, samples)
+        return total / _some(count) + 0.5 * self.ridge * float(theta.square().sum(dtype=torch.float64))
 
     @torch.enable_grad()
     def gradient(self, theta: Tensor) -> Tensor:
@@ -108,7 +114,7 @@ class Objective:
             loss = self.losses(self.outputs(leaf, x), y).sum()
             total += differentiated(loss, leaf)
             samples += len(y)
-        return total / _some(samples) + self.ridge * theta
+        return ranks.total(total) / _some(ranks.totals(samples)[0]) + self.ridge * theta
 
     def jacobians(self, theta: Tensor, x: Inputs) -> Tensor:
         """The derivative of each sample's outputs in theta: `(N, K, P)`, by `torch.func.vmap`."""
@@ -143,14 +149,14 @@ class Objective:
                 continue
             together = 1 if _convolves(self.module) else TOGETHER
             found.append(torch.cat([_slopes(g, u, part) for part in torch.split(V.to(g), together, 1)], 1))
-        return torch.cat(found) if found else theta.new_zeros(0, V.shape[1])
+        return ranks.joined(torch.cat(found) if found else theta.new_zeros(0, V.shape[1]))
 
     def samples(self) -> int:
         """How many samples there are."""
-        return sum(len(y) for _, y in self.batches)
+        return round(ranks.totals(sum(len(y) for _, y in self.batches))[0])
 
     def single(self) -> Iterator["Objective"]:
-        """The loss of each batch as an objective of its own."""
+        """The loss of each batch, of this rank's, as an objective of its own."""
         for batch in self.batches:
             yield self.on([batch])
 
@@ -219,7 +225,7 @@ def _convolves(module: nn.Module) -> bool:
     return any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())  # noqa: SLF001
 
 
-def _some(samples: int) -> int:
+def _some(samples: float) -> float:
     if samples == 0:
         raise InputError("expected at least one sample, got none; check the data and the batches")
     return samples

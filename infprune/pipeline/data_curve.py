@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from infprune import __version__
+from infprune import __version__, ranks
 from infprune.attribution.contract import Learning
 from infprune.config import Config
 from infprune.data.choosing import chosen
@@ -26,7 +27,7 @@ from infprune.pipeline.memory import within_memory
 from infprune.pipeline.session import Session, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.pipeline.store import Store
-from infprune.pipeline.workers import worked
+from infprune.pipeline.workers import in_rounds, processes, worked
 from infprune.progress import Progress, Silent
 from infprune.training import train
 
@@ -56,6 +57,7 @@ def run(path: Path, settings: Config, progress: Progress, *, resume: bool) -> Da
         InputError: the scores are of another data set.
     """
     watch, scored = Stopwatch(), read(path)
+    processes(settings)  # its check
     with watch.stage("load"):
         session = open_session(settings, "data-curve")
         open_model(session, trained=False)  # its checks
@@ -67,7 +69,9 @@ def run(path: Path, settings: Config, progress: Progress, *, resume: bool) -> Da
     shares = sorted(set(choice.fractions))
     points = [Point(WHOLE, 1.0, s) for s in seeds]
     points += [Point(name, share, s) for s in seeds for share in shares for name in names]
-    store = Store(session.folder / "curve.json", _identity(session, scored), resume=resume, valid=_accuracy)
+    identity = _identity(session, scored)
+    ranks.alike("scores, data and settings", identity)
+    store = Store(session.folder / "curve.json", identity, resume=resume, valid=_accuracy)
     subsets = {p: _subset(p, session, scored, path) for p in points}  # what cannot be chosen is told at once
     missing = [p for p in points if store.get(p.key) is None]
     with progress.bar("curve", len(points)) as bar, watch.stage("train"):
@@ -96,7 +100,14 @@ def _measured(
     points: Sequence[Point], subsets: Mapping[Point, Part], session: Session, path: Path
 ) -> Iterator[tuple[str, float]]:
     """The accuracy of each point, by key, in processes of their own if asked for."""
-    if session.config.samples.workers > 1 and len(points) > 1:
+    if ranks.world() > 1:
+        by_key = {p.key: p for p in points}
+
+        def one(key: str) -> Tensor:
+            return torch.tensor([_trained(by_key[key], subsets[by_key[key]], session)], dtype=torch.float64)
+
+        yield from ((key, float(accuracy)) for key, accuracy in in_rounds(list(by_key), one))
+    elif session.config.samples.workers > 1 and len(points) > 1:
         make = partial(_worker, path, tuple(points))
         yield from worked([p.key for p in points], make, session.config, session.config.samples.workers)
     else:

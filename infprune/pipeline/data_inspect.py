@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from infprune import ranks
 from infprune.attribution.contract import SampleScores
 from infprune.attribution.scores_file import read_sample_scores
 from infprune.config import Config
@@ -16,11 +17,12 @@ from infprune.data.subset_file import fingerprint
 from infprune.errors import ConfigError, InputError
 from infprune.forward import Inputs, each, logits, move
 from infprune.pipeline.data_inspect_results import InspectedSample, Inspection, InspectResult, Query, View
+from infprune.pipeline.data_score import labels_of
 from infprune.pipeline.influence_results import CurvatureRow
 from infprune.pipeline.instrument import UNUSABLE, Problem, open_problem, through_weights
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.stopwatch import Stopwatch
-from infprune.progress import Progress, told
+from infprune.progress import Progress
 
 NAMED = {  # what the largest scores of a method are
     "memorisation": ("memorised", "Most memorised"),
@@ -132,13 +134,15 @@ def _stored(path: Path, train: Samples) -> SampleScores:
 
 def _judge(problem: Problem, train: Samples, progress: Progress) -> _Judged:
     assert isinstance(train, Part)
-    labels, found = [], []
-    batches = problem.session.batches(train)
+    batches, y = problem.session.batches(train), labels_of(problem.session, train)
     with torch.no_grad(), progress.bar("samples", len(batches)) as bar:
-        for x, y in told(batches, bar):
-            found.append(logits(problem.module, problem.fitting(x)).double().log_softmax(1).cpu())
-            labels.append(y.cpu())
-    y, logs = torch.cat(labels), torch.cat(found)
+
+        def visit(x: Inputs, _: Tensor) -> Tensor:
+            found = logits(problem.module, problem.fitting(x)).double().log_softmax(1).cpu()
+            bar.advance()
+            return found
+
+        logs = ranks.visited(batches, visit)
     loss = -logs[torch.arange(len(y)), y]
     return _Judged(train.indices, y, logs.argmax(1), loss.neg().exp(), loss)
 
@@ -147,18 +151,19 @@ def _influence(problem: Problem, asked: Asked, train: Samples) -> tuple[Query, C
     """The query's loss that each training sample saves: grad L(query)^T H^-1 grad L(z) / N."""
     session, objective = problem.session, problem.objective
     theta = objective.theta
-    queried = Objective(problem.module, objective.space, _queried(problem, asked))
+    queries = _queried(problem, asked)
+    queried = Objective(problem.module, objective.space, ranks.share(queries).batches)
     lens = through_weights(problem)
     solution = lens.quadratic.prepared.solve(queried.gradient(theta).to(lens.quadratic.theta))
     if solution.outcome in UNUSABLE:
         raise ConfigError(f"the curvature is {solution.outcome}: {solution.message}")
-    every = [(problem.fitting(x), y) for x, y in session.batches(train)]
+    every = [(problem.fitting(x), y) for x, y in ranks.share(session.batches(train)).batches]
     influence = objective.on(every).slopes(theta, solution.value.to(theta)[:, None])[:, 0].double().cpu() / len(train)
     loss = queried.value(theta)
     if asked.test is None:
         count = queried.samples()
         return Query(f"the mean loss of class {asked.label}", count, loss, None), lens.described, influence
-    ((x, y),) = queried.batches
+    ((x, y),) = queries
     with torch.no_grad():
         logs = queried.outputs(theta, x).double().log_softmax(1)[0]
     label = int(y[0])

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,20 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infprune import __version__
+from infprune import __version__, ranks
 from infprune.attribution import METHODS
 from infprune.attribution.contract import (
     Curved,
     Learning,
     Need,
     Options,
+    Parts,
     SampleScores,
     ScoringInputs,
     scored,
 )
-from infprune.attribution.packing import is_packed
+from infprune.attribution.packing import is_packed, packed, unpacked
 from infprune.attribution.scores_file import write_sample_scores
 from infprune.config import Config
+from infprune.curvature.kfac import Kronecker
 from infprune.curvature.operator import GIB
 from infprune.data.dataset import Part, Samples, labels
 from infprune.data.loaders import Batches
@@ -39,7 +42,7 @@ from infprune.pipeline.memory import within_memory
 from infprune.pipeline.session import Session, network, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.pipeline.store import Store
-from infprune.pipeline.workers import worked
+from infprune.pipeline.workers import in_rounds, processes, worked
 from infprune.progress import Progress, Silent
 
 SHOWN = 10
@@ -65,9 +68,8 @@ def run(settings: Config, progress: Progress, *, resume: bool) -> DataScoreResul
         InputError: the queries have labels that no training sample has, or the data is invalid.
         InfpruneError: as the method says.
     """
-    watch = Stopwatch()
-    name, workers = settings.samples.method, settings.samples.workers
-    method = METHODS[name]
+    watch, name = Stopwatch(), settings.samples.method
+    method, workers = METHODS[name], processes(settings)
     opened = _opened(settings, method.need, watch)
     session, train = opened.session, part(opened.session)
     inputs = _inputs(opened, progress)
@@ -77,10 +79,11 @@ def run(settings: Config, progress: Progress, *, resume: bool) -> DataScoreResul
     kept = _kept(session, opened.module, data, len(train), resume=resume)
     inputs = replace(inputs, keep=kept)
     with watch.stage("score"):
-        missing = [key for key in method.parts(inputs) if kept.get(key) is None]
-        if workers > 1 and len(missing) > 1:
+        parts = method.parts(inputs)
+        missing = [key for key in parts if kept.get(key) is None]
+        if missing and (ranks.world() > 1 or (workers > 1 and len(missing) > 1)):
             with progress.bar("trainings", len(missing)) as bar:
-                for key, value in worked(missing, _worker, session.config, workers):
+                for key, value in _trained(missing, parts, session):
                     kept.put(key, value)
                     bar.advance(key)
         scores = scored(name, method, inputs, data)
@@ -95,6 +98,14 @@ def run(settings: Config, progress: Progress, *, resume: bool) -> DataScoreResul
         beside=session.replay,
     )
     return _result(session, scores, opened.described, path, watch)
+
+
+def _trained(missing: Sequence[str], parts: Parts, session: Session) -> Iterator[tuple[str, str]]:
+    """The results of trainings, in order, by several ranks or processes."""
+    if ranks.world() == 1:
+        return worked(missing, _worker, session.config, session.config.samples.workers)
+    rounds = in_rounds(missing, lambda key: unpacked(parts[key]()))
+    return ((key, packed(values)) for key, values in rounds)
 
 
 def _worker(settings: Config) -> Callable[[str], str]:
@@ -159,13 +170,16 @@ def options(settings: Config) -> Options:
 def _opened(settings: Config, need: Need, watch: Stopwatch) -> Opened:
     command = f"data-{settings.samples.method}"  # the run folder's: another method does not overwrite it
     if need is Need.CURVATURE:
-        problem = open_problem(solving(settings), command, watch)
-        session = problem.session
-        with watch.stage("curvature"):
+        settings, alone = solving(settings), _solves_apart(settings)
+        problem = open_problem(settings, command, watch, shared=not alone)
+        session, objective = problem.session, problem.objective
+        with watch.stage("curvature"), ranks.apart() if alone else nullcontext():
             lens = through_weights(problem)
-        view = partial(_View, size=settings.data.batch_size, session=session, fitting=problem.fitting)
-        objective = problem.objective
-        curved = Curved(objective.on(view(session.splits.train)), objective.on(view(queries(session))), lens.quadratic)
+            if not isinstance(lens.quadratic.operator, Kronecker):
+                _ = lens.quadratic.prepared  # now: by all ranks together, or by each apart
+        seen = [session.batches(some, settings.data.batch_size) for some in (session.splits.train, queries(session))]
+        views = [_View(ranks.share(batches).batches, problem.fitting) for batches in seen]
+        curved = Curved(objective.on(views[0]), objective.on(views[1]), lens.quadratic)
         return Opened(session, problem.module, curved, lens.described)
     with watch.stage("load"):
         session = open_session(settings, command)
@@ -185,18 +199,22 @@ def solving(settings: Config) -> Config:
     return settings.model_copy(update={"influence": choice.model_copy(update={"solver": "cholesky"})})
 
 
+def _solves_apart(settings: Config) -> bool:
+    """Whether each rank solves for samples of its own with a curvature that is applied, and so needs all data."""
+    choice = solving(settings).influence
+    matrix_free = choice.solver not in ("cholesky", "ldl") and choice.curvature not in ("kfac", "ekfac")
+    return matrix_free and settings.samples.method == "self-influence"
+
+
 @dataclass(frozen=True)
 class _View:
-    """Batches of samples in the network's dtype, that can be visited again and are not kept."""
+    """Batches in the network's dtype, that can be visited again and are not kept."""
 
-    samples: Samples
-    size: int
-    session: Session
+    batches: Batches
     fitting: Callable[[Inputs], Inputs]
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
-        batches: Batches = self.session.batches(self.samples, self.size)
-        for x, y in batches:
+        for x, y in self.batches:
             yield self.fitting(x), y
 
 
@@ -221,6 +239,7 @@ def _kept(session: Session, module: nn.Module | None, data: str, count: int, *, 
     content["weights"] = None if module is None else digest(module)
     content["versions"] = [__version__, torch.__version__]
     identity = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    ranks.alike("weights, data and settings", identity)
     return Store(session.folder / "trainings.json", identity, resume=resume, valid=partial(_valid, count))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from infprune import ranks
 from infprune.config import Config
 from infprune.curvature import CURVATURES
 from infprune.curvature.algebra import Damped
@@ -80,15 +81,20 @@ class Lens:
         return abs(self.quadratic.energy(d))
 
 
-def open_problem(settings: Config, command: str, watch: Stopwatch, *, fit: bool = False) -> Problem:
+def open_problem(
+    settings: Config, command: str, watch: Stopwatch, *, fit: bool = False, shared: bool = True
+) -> Problem:
     """Load data and network, and fit it if asked for: then the loss is that of all training samples.
 
-    Small networks, and those that are fitted, are taken in float64.
+    Small networks, and those that are fitted, are taken in float64. Several ranks share the batches if `shared`; if
+    not, each has all of them, for work that it does `ranks.apart`.
 
     Raises:
-        ConfigError: the network is too large to be fitted, or has no minimum.
+        ConfigError: the ranks cannot share them, or the network is too large to be fitted, or has no minimum.
     """
     choice = settings.influence
+    if choice.solver == "lissa" and ranks.world() > 1:
+        raise ConfigError("influence.solver: lissa draws batches in one process; use cg, or start it without torchrun")
     with watch.stage("load"):
         session = open_session(settings, command)
         module = explicit(open_model(session))
@@ -101,7 +107,9 @@ def open_problem(settings: Config, command: str, watch: Stopwatch, *, fit: bool 
     dtype = torch.float64 if exact else torch.float32
     module = module.to(dtype)
     data = session.batches(session.splits.train, settings.data.batch_size) if fit else session.calibration()
-    objective = Objective(module, space, [(fitted(x, dtype), y) for x, y in data], ridge=choice.ridge)
+    share = ranks.share(data, least=1) if shared else ranks.Share(data, 0, (), len(data))
+    mine = [(fitted(x, dtype), y) for x, y in share.batches]
+    objective = Objective(module, space, mine, ridge=choice.ridge, before=share.before)
     if fit:
         with watch.stage("fit"):
             _fit(objective)

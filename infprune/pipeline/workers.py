@@ -1,4 +1,4 @@
-"""Independent pieces of work, one after the other or in processes of their own."""
+"""Independent pieces of work, one after the other, in processes of their own, or by several ranks."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -6,6 +6,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from infprune import ranks
 from infprune.config import Config
 from infprune.errors import ConfigError
 
@@ -39,6 +43,43 @@ def worked(keys: Sequence[str], make: Make, settings: Config, workers: int) -> I
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def processes(settings: Config) -> int:
+    """How many processes train at once, besides the ranks.
+
+    Raises:
+        ConfigError: there are ranks, which train at once themselves.
+    """
+    count = settings.samples.workers
+    if count > 1 and ranks.world() > 1:
+        raise ConfigError(
+            f"samples.workers: expected 1, since {ranks.world()} ranks share the trainings, got {count}; set it to 1, "
+            "or start the command without torchrun"
+        )
+    return count
+
+
+def in_rounds(keys: Sequence[str], do: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Do all pieces, one per rank at a time, apart from the others; give every rank key and result of each, in order.
+
+    Results are vectors on the CPU, of one length. With the same number of threads they are those of one process. After
+    each round all ranks have its results: an interrupted run loses one round.
+
+    Raises:
+        ConfigError: the ranks have not the same pieces to do.
+        InfpruneError: as the work says.
+    """
+    ranks.alike("finished trainings (of --resume; is run.dir on a file system that all see?)", str(list(keys)))
+    here = ranks.rank()
+    with ranks.patient() as wait:
+        for first in range(0, len(keys), ranks.world()):
+            some = keys[first : first + ranks.world()]
+            with ranks.apart():
+                mine = [do(key) for key in some[here : here + 1]]
+            wait()
+            found = ranks.joined(torch.cat(mine) if mine else torch.zeros(0, dtype=torch.float64))
+            yield from zip(some, found.chunk(len(some)), strict=True)
 
 
 def _begin(make: Make, settings: Config) -> None:

@@ -88,6 +88,15 @@ def test_ranks_leave_before_python_takes_itself_apart(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_rank_killed_in_its_own_training_ends_all(tmp_path):
+    words = ("--method", "memorisation", "samples.subsets=2", "samples.share=0.5", "train.epochs=1", "run.dir=run")
+    outcome = ranked(tmp_path, DYING, "data", "score", *words)
+    assert codes(outcome) == [-9, 130]
+    assert len(told(outcome)) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["influence", "gate", "inf-cp"])
 def test_score(tmp_path, criterion):
     for name, run in (("one", alone), ("two", ranked)):
@@ -143,6 +152,9 @@ FAULTS = {
     "a config fault": (("score", "data.calibratio=3"), 2, "did you mean data.calibration?"),
     "too few batches": (("score", "data.calibration=64", "data.batch_size=64"), 2, "at least 2 batches"),
     "inf-cp": (("prune", "--method", "inf-cp"), 2, "inf-cp learns its masks in one process"),
+    "trainings in processes": (("data", "score", "samples.workers=2"), 2, "2 ranks share the trainings, got 2"),
+    "lissa": (("data", "score", "--method", "influence", "influence.solver=lissa"), 2, "lissa draws batches in one"),
+    "data prune": (("data", "prune", "none.safetensors"), 2, "data_prune runs in one process"),
     "another command": (("doctor",), 2, "doctor runs in one process; start it without torchrun"),
     "a GPU for all": (("score", "--device", "cpu:1"), 2, "run.device"),
     "an infeasible budget": (("prune", "--macs", "0.0001", *SMALL), 4, "floor"),

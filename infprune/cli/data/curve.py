@@ -58,4 +58,4 @@ def curve(
 
         show_data_curve(result, console)
 
-    execute("data_curve", work, show, as_json=as_json, quiet=quiet)
+    execute("data_curve", work, show, as_json=as_json, quiet=quiet, distributed=True)

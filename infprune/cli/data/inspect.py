@@ -65,4 +65,4 @@ def inspect(
 
         show_inspection(result, console)
 
-    execute("data_inspect", work, show, as_json=as_json, quiet=quiet)
+    execute("data_inspect", work, show, as_json=as_json, quiet=quiet, distributed=True)

@@ -64,4 +64,4 @@ def score(
 
         show_data_score(result, console)
 
-    execute("data_score", work, show, as_json=as_json, quiet=quiet)
+    execute("data_score", work, show, as_json=as_json, quiet=quiet, distributed=True)
