@@ -4,8 +4,9 @@
 
 A tenth of the labels of MNIST's first training samples is replaced by one of the other nine; a small network with two
 convolutions is trained on them, and every method of `infprune data score` ranks the samples (the validation part, a
-twentieth, is left out). Two more rankings come from what is known besides scores: `memorisation: loss without`
-is the mean loss of the networks that did not see the sample, `training loss` that of the network trained on all.
+twentieth, is left out). More rankings come from what is known besides scores: `memorisation: loss without`
+is the mean loss of the networks that did not see the sample, `training loss` that of the network trained on all,
+`influence, clean queries` the influence on the test samples, whose labels are right (`scripts/queries_of_flips.py`).
 Seeds: of flips, initial weights and training. The network, its regularisation and the epochs were chosen by the loss at
 noisy labels held out (flips of seed 100), which needs no clean label.
 
@@ -21,8 +22,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import queries_of_flips
 import torch
 from flipped import flips
+from queries_of_flips import QUERIES
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,7 +42,9 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SHARES = (0.05, 0.1, 0.2, 0.3)
 POINTS = 40  # of each curve
 TRAININGS = {"out-of-fold": 1, "forgetting": 1}  # samples.seeds; others: 3
-LOSS, WITHOUT = "training loss", "memorisation: loss without"
+LOSS, WITHOUT, CLEAN = "training loss", "memorisation: loss without", "influence, clean queries"
+NETWORK, LINEAR = "network, EKFAC", "linear, exact"
+SMALL, RIDGE = 1000, 1e-3  # samples and penalty of the linear classifier
 
 
 def main() -> None:
@@ -65,7 +70,39 @@ def main() -> None:
             for name, curve in (store.get(key) or {}).items():
                 found.setdefault(name, []).append(curve)
         if found:
-            write(chosen, found)
+            write(chosen, found, asked(chosen, store, found))
+
+
+def asked(chosen: argparse.Namespace, store: Store, found: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """What influence finds by the queries it is asked about, per model and seed, where `influence` was run."""
+    told: dict[str, list[Any]] = {}
+    for seed in range(len(found.get("influence", []))):
+        for model in (NETWORK, LINEAR):
+            key = f"{seed}/queries: {model}"
+            if store.get(key) is None and not chosen.stored:
+                store.put(key, by_queries(chosen, model, seed))
+            if store.get(key) is not None:
+                told.setdefault(model, []).append(store.get(key))
+    found[CLEAN] = [run["queries"][QUERIES[3]]["curve"] for run in told.get(NETWORK, [])]
+    if not found[CLEAN]:
+        del found[CLEAN]
+    return told
+
+
+def by_queries(chosen: argparse.Namespace, model: str, seed: int) -> dict[str, Any]:
+    if model == NETWORK:
+        words = [f"model.checkpoint={trained(chosen, seed)}", "influence.curvature=ekfac"]
+        run = queries_of_flips.measured(settings(chosen, seed, *words))
+    else:
+        small = argparse.Namespace(**{**vars(chosen), "samples": SMALL})
+        words = ["model.factory=flipped:linear", "model.checkpoint=random", "data.validation=0.3"]
+        words += ["influence.fit=true", f"influence.ridge={RIDGE}", "influence.curvature=hessian"]
+        words += ["influence.solver=cholesky"]
+        run = queries_of_flips.measured(settings(small, seed, *words), retrained=True)
+    wrong = torch.tensor(run.pop("wrong"))
+    for queries in run["queries"].values():
+        queries["curve"] = curve(-torch.tensor(queries.pop("scores"), dtype=torch.float64), wrong)
+    return run
 
 
 def settings(chosen: argparse.Namespace, seed: int, *words: str) -> config.Config:
@@ -84,13 +121,22 @@ def settings(chosen: argparse.Namespace, seed: int, *words: str) -> config.Confi
     return config.load("digits", [*common, *words])
 
 
-def curves(chosen: argparse.Namespace, method: str, seed: int) -> dict[str, list[float]]:
-    """Share of the flips found, by the share inspected, from `POINTS` places; of a method and what it tells besides."""
+def trained(chosen: argparse.Namespace, seed: int) -> str:
+    """The file of the network's weights."""
     weights = f"runs/mislabels/{seed}-train/model.safetensors"
     if not Path(weights).exists():
         words = ["model.checkpoint=random", f"run.dir=runs/mislabels/{seed}-train"]
         train.run(settings(chosen, seed, *words), Silent(), resume=False)
-    words = [f"model.checkpoint={weights}", f"samples.method={method}", f"run.dir=runs/mislabels/{seed}-{method}"]
+    return weights
+
+
+def curves(chosen: argparse.Namespace, method: str, seed: int) -> dict[str, list[float]]:
+    """Share of the flips found, by the share inspected, from `POINTS` places; of a method and what it tells besides."""
+    words = [
+        f"model.checkpoint={trained(chosen, seed)}",
+        f"samples.method={method}",
+        f"run.dir=runs/mislabels/{seed}-{method}",
+    ]
     words += ["influence.curvature=ekfac", "samples.epochs=2", "samples.subsets=6"]
     words += [f"samples.seeds={TRAININGS.get(method, 3)}"]
     chosen_settings = settings(chosen, seed, *words)
@@ -125,7 +171,7 @@ def at(found: list[float], share: float) -> float:
     return found[round(share * POINTS) - 1]
 
 
-def write(chosen: argparse.Namespace, found: dict[str, list[Any]]) -> None:
+def write(chosen: argparse.Namespace, found: dict[str, list[Any]], told: dict[str, list[Any]]) -> None:
     order = sorted(found, key=lambda name: -statistics.mean(at(c, 0.1) for c in found[name]))
     command = (
         f"INFPRUNE_DATA=PATH python scripts/mislabels.py --samples {chosen.samples} --share {chosen.share:g} "
@@ -148,7 +194,8 @@ def write(chosen: argparse.Namespace, found: dict[str, list[Any]]) -> None:
         "flips among the first samples inspected, in %: mean over the seeds (sample standard deviation). Best method,",
         f"{order[0]}: {verdict}.",
         f"With {chosen.share:.0%} flipped, the first 10 % can hold all flips only if every one of them is a flip.",
-        "`influence` is on the loss of validation samples, of whose labels as many are flipped; harmful ones first.",
+        "`influence` is on the loss of validation samples, of whose labels as many are flipped; with `clean queries`",
+        "on that of 500 test samples, whose labels are right; harmful ones first.",
         *(["The run was stopped before every method had every seed."] if uneven else []),
         "",
         "| method | seeds | " + " | ".join(f"first {share:.0%}" for share in SHARES) + " |",
@@ -161,11 +208,51 @@ def write(chosen: argparse.Namespace, found: dict[str, list[Any]]) -> None:
             spread = f" ({statistics.stdev(values):.1f})" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.1f}{spread}")
         lines.append(f"| {name} | {len(found[name])} | " + " | ".join(cells) + " |")
-    lines += ["", "![share of the flips found by the share inspected](mislabels.png)"]
+    lines += ["", "![share of the flips found by the share inspected](mislabels.png)", *explained(told)]
     atomic_write(chosen.output / "mislabels.md", "\n".join(lines) + "\n")
-    atomic_write(chosen.output / "mislabels.json", json.dumps({"command": command, "curves": found}, indent=1))
+    atomic_write(
+        chosen.output / "mislabels.json", json.dumps({"command": command, "curves": found, "queries": told}, indent=1)
+    )
     atomic_write(chosen.output / "mislabels.png", drawn(found, order))
     print("\n".join(lines))
+
+
+def explained(told: dict[str, list[Any]]) -> list[str]:
+    """Why the queries' labels matter, as measured."""
+    if not told:
+        return []
+    lines = [
+        "",
+        "## Influence needs queries with right labels",
+        "",
+        "At a minimum of the loss with flips, a flip is a sample like any other: the mean gradient of new samples with",
+        "as many flips is only the gap between training and new samples, since the gradients of their right and of",
+        "their flipped labels pull against each other. What a flip costs shows in the loss of right labels alone.",
+        "`samples.queries` must therefore name samples whose labels were checked; a few hundred will do.",
+        "",
+        "Mean influence (nats x samples, harmful samples negative), flips found in the first 10 % (harmful first; %,",
+        "standard deviation over seeds), and the correlation of predicted with true changes of the queries' loss when",
+        f"one of {queries_of_flips.REMOVED} samples (half of them flips) is left out and the model brought to its new",
+        f"minimum. `{LINEAR}`: a linear classifier of 49 inputs at its minimum, {SMALL:,} images (30 % of them held",
+        f"out), exact Hessian, penalty {RIDGE:g}.",
+        "",
+        "| model | seeds | queries | loss | gradient | influence of flips | of others | flips found | retraining |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for model, runs in told.items():
+        for name in QUERIES:
+            rows = [run["queries"][name] for run in runs]
+            hits = [100 * at(row["curve"], 0.1) for row in rows]
+            spread = f" ({statistics.stdev(hits):.1f})" if len(hits) > 1 else ""
+            loss, g, flip, rest = (statistics.mean(r[k] for r in rows) for k in ("loss", "gradient", "flips", "rest"))
+            true = f"{min(run['retraining'][name] for run in runs):.4f} or more" if "retraining" in runs[0] else "-"
+            lines.append(
+                f"| {model} | {len(runs)} | {name} | {loss:.2f} | {g:.3f} | {flip:.2f} | {rest:.2f} "
+                f"| {statistics.mean(hits):.1f}{spread} | {true} |"
+            )
+    cosines = {model: [run["cosine"] for run in runs] for model, runs in told.items()}
+    shown = "; ".join(f"{model}: {min(c):.2f} to {max(c):.2f}" for model, c in cosines.items())
+    return [*lines, "", f"Cosine of the gradients of the right and of the flipped validation labels: {shown}."]
 
 
 def drawn(found: dict[str, list[Any]], order: list[str]) -> bytes:
