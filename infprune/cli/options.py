@@ -27,6 +27,9 @@ ConfigOption = Annotated[
         autocompletion=shipped_names,
     ),
 ]
+TableOption = Annotated[
+    str | None, typer.Option("--table", metavar="FORMAT", help="Write all rows as a table too: csv or parquet.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. data.batch_size=64.")
 ]

@@ -1,13 +1,10 @@
-"""`data inspect` for people and spreadsheets: Rich tables and CSV."""
-
-import csv
-import io
+"""`data inspect` for people: Rich tables."""
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from infprune.pipeline.data_inspect_results import Inspection, InspectResult, View
+from infprune.pipeline.data_inspect_results import InspectResult, View
 from infprune.report.tables import wrote
 
 COLUMNS = ("rank", "sample", "label", "predicted", "p(label)", "loss")
@@ -26,18 +23,6 @@ def headline(result: InspectResult) -> str:
     """What was looked at, in a line."""
     about = "" if result.query is None else f"; query: {result.query.text}, {result.query.loss:.4g} nats"
     return f"{result.model} on {result.data}: {result.samples:,} training samples{about}"
-
-
-def inspection_csv(inspection: Inspection) -> str:
-    """A line per sample of each view."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["view", "method", "rank", "index", "label", "predicted", "probability", "loss", "score"])
-    for view in inspection.result.views:
-        for row in view.rows:
-            numbers = [repr(v) for v in (row.probability, row.loss, row.score)]
-            writer.writerow([view.name, view.method, row.rank, row.index, row.label, row.predicted, *numbers])
-    return buffer.getvalue()
 
 
 def _table(view: View) -> Table:

@@ -1,5 +1,7 @@
 """`infprune data`: score, prune, train on what is left, curve; and what is refused."""
 
+import ast
+import csv
 import json
 import os
 from pathlib import Path
@@ -12,6 +14,8 @@ from infprune.attribution import METHODS
 from infprune.attribution.scores_file import read_sample_scores
 from infprune.data import splits
 from infprune.data.subset_file import read_subset
+from infprune.report import table_files
+from test_bad_input import one_line
 
 FACTORY = """
 import torch
@@ -84,6 +88,46 @@ def test_influence_per_class(tiny):
     assert read_sample_scores(Path(told["scores"]))[0].scores.shape == (54, 2)
     assert told["facts"]["queries"] == 24
     assert told["curvature"]["curvature"] == "ggn"
+
+
+def table(path):
+    """The columns of a table file, by name."""
+    if path.suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow (extra parquet) is not installed")
+        return parquet.read_table(path).to_pydict()
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [ast.literal_eval(row[name]) for row in rows] for name in rows[0]}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_holds_every_score(tiny, kind):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow (extra parquet) is not installed")
+    told = scored(tiny, "influence", "samples.per_class=true", "--table", kind)
+    scores, _ = read_sample_scores(Path(told["scores"]))
+    assert f"influence/data-score.{kind}" in told["files"]
+    found = table(Path(f"influence/data-score.{kind}"))
+    assert list(found) == ["index", "label", "score", "score of 0", "score of 1"]
+    assert found["index"] == scores.indices.tolist()
+    assert found["label"] == scores.labels.tolist()
+    assert found["score"] == scores.total.tolist()  # bit by bit
+    assert found["score of 1"] == scores.scores[:, 1].tolist()
+    assert "spread" in table(Path(scored_with(tiny, kind)))
+
+
+def scored_with(tiny, kind):
+    """A table of a method that knows more of each sample."""
+    return scored(tiny, "el2n", "--table", kind)["files"][-1]
+
+
+def test_parquet_without_its_package(tiny, monkeypatch):
+    monkeypatch.setattr(table_files, "find_spec", lambda _: None)
+    for command in (["score", "--method", "random"], ["inspect"]):
+        outcome = tiny("data", *command, *TINY, "run.dir=none", "--table", "parquet")
+        assert outcome.code == 2
+        assert one_line(outcome) == 'error: --table: parquet needs pyarrow; pip install "infprune[parquet]"'
+    assert not Path("none").exists()
 
 
 def test_resuming_skips_what_is_done_and_ends_the_same(tiny):

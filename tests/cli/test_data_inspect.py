@@ -111,6 +111,17 @@ def test_what_it_writes(infprune, scores):
     }
 
 
+def test_parquet_beside_the_csv(infprune):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow (extra parquet) is not installed")
+    result, found = views(infprune, *DIGITS, "--test", 7, "--top", 4, "--table", "parquet")
+    assert {Path(file).suffix for file in result["files"]} == {".json", ".csv", ".html", ".parquet"}
+    rows = parquet.read_table("out/data-inspect.parquet").to_pylist()
+    every = [(name, row["index"], row["score"]) for name, some in found.items() for row in some]
+    assert [(row["view"], row["index"], row["score"]) for row in rows] == every
+    with Path("out/data-inspect.csv").open() as file:
+        assert [float(line["loss"]) for line in csv.DictReader(file)] == [row["loss"] for row in rows]
+
+
 class Pictures(HTMLParser):
     def __init__(self):
         super().__init__()
@@ -151,6 +162,7 @@ def test_people_get_ranked_tables(infprune):
         (["--top", 0], 2, "--top: expected 1 to"),
         (["--top", 99999], 2, "--top: expected 1 to"),
         (["--scores", "none.safetensors"], 6, "no such file"),
+        (["--table", "xlsx"], 2, "--table: expected csv or parquet, got xlsx"),
     ],
 )
 def test_bad_input(infprune, words, code, message):

@@ -13,6 +13,7 @@ from infprune.cli.options import (
     Overrides,
     QuietOption,
     SeedOption,
+    TableOption,
     ThreadsOption,
     overridden,
 )
@@ -28,6 +29,7 @@ def inspect(
         list[Path] | None, typer.Option("--scores", metavar="FILE", help="Sample scores to show; may be repeated.")
     ] = None,
     top: Annotated[int, typer.Option("--top", help="Samples in each ranking.")] = 12,
+    table: TableOption = None,
     config: ConfigOption = None,
     device: DeviceOption = None,
     seed: SeedOption = None,
@@ -37,7 +39,7 @@ def inspect(
 ) -> None:
     """Show training samples: those that help or harm a prediction, suspected mislabels, the most memorised.
 
-    Writes ranked tables as JSON and CSV, and a page with the samples themselves.
+    Writes ranked tables as JSON and CSV (and Parquet, if asked for), and a page with the samples themselves.
 
     Example: [bold]infprune data inspect -c digits --test 3[/bold]
     """
@@ -48,16 +50,20 @@ def inspect(
         from infprune.pipeline import data_inspect as pipeline  # noqa: PLC0415
         from infprune.report.as_json import to_json  # noqa: PLC0415
         from infprune.report.inspect_page import inspection_html  # noqa: PLC0415
-        from infprune.report.inspect_tables import inspection_csv  # noqa: PLC0415
+        from infprune.report.table_files import as_csv, as_parquet, check_format, inspection_columns  # noqa: PLC0415
 
+        check_format(table)
         words = overridden(overrides, run__device=device, run__seed=seed, run__threads=threads)
         asked = pipeline.Asked(test, label, tuple(scores or ()), top)
         found = pipeline.run(configuration.load(config, words), asked, progress)
         folder = Path(found.result.run_dir)
-        files = [str(folder / f"data-inspect.{kind}") for kind in ("json", "csv", "html")]
-        found = replace(found, result=replace(found.result, files=files))
-        contents = (to_json(found.result), inspection_csv(found), inspection_html(found))
-        atomic_writes(dict(zip(files, contents, strict=True)))
+        names = ["data-inspect.json", "data-inspect.csv", "data-inspect.html"]
+        names += ["data-inspect.parquet"] if table == "parquet" else []
+        found = replace(found, result=replace(found.result, files=[str(folder / name) for name in names]))
+        columns = inspection_columns(found.result)
+        contents = [to_json(found.result), as_csv(columns), inspection_html(found)]
+        contents += [as_parquet(columns)] if table == "parquet" else []
+        atomic_writes(dict(zip(found.result.files, contents, strict=True)))
         return found.result
 
     def show(result: Any, console: Any) -> None:

@@ -1,5 +1,6 @@
 """`infprune data score`."""
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from infprune.cli.options import (
     Overrides,
     QuietOption,
     SeedOption,
+    TableOption,
     ThreadsOption,
     overridden,
 )
@@ -30,6 +32,7 @@ def score(
         ),
     ] = None,
     output: OutputOption = None,
+    table: TableOption = None,
     device: DeviceOption = None,
     seed: SeedOption = None,
     threads: ThreadsOption = None,
@@ -47,7 +50,9 @@ def score(
         from infprune.pipeline import data_score as pipeline  # noqa: PLC0415
         from infprune.report.as_json import to_json  # noqa: PLC0415
         from infprune.report.data_figures import histogram_png  # noqa: PLC0415
+        from infprune.report.table_files import check_format, written_scores  # noqa: PLC0415
 
+        check_format(table)
         words = overridden(
             overrides,
             samples__method=method,
@@ -57,7 +62,10 @@ def score(
             run__threads=threads,
         )
         result = pipeline.run(configuration.load(config, words), progress, resume=resume)
-        return recorded(result, {"data-score.json": to_json, "data-score.png": histogram_png})
+        files: dict[str, Any] = {"data-score.json": to_json, "data-score.png": histogram_png}
+        if table:
+            files[f"data-score.{table}"] = partial(written_scores, table)
+        return recorded(result, files)
 
     def show(result: Any, console: Any) -> None:
         from infprune.report.data_tables import show_data_score  # noqa: PLC0415
