@@ -228,7 +228,7 @@ def explained(told: dict[str, list[Any]]) -> list[str]:
         "At a minimum of the loss with flips, a flip is a sample like any other: the mean gradient of new samples with",
         "as many flips is only the gap between training and new samples, since the gradients of their right and of",
         "their flipped labels pull against each other. What a flip costs shows in the loss of right labels alone.",
-        "`samples.queries` must therefore name samples whose labels were checked; a few hundred will do.",
+        "`samples.queries` must therefore name samples whose labels were checked.",
         "",
         "Mean influence (nats x samples, harmful samples negative), flips found in the first 10 % (harmful first; %,",
         "standard deviation over seeds), and the correlation of predicted with true changes of the queries' loss when",

@@ -61,7 +61,7 @@ def inspect(
         names += ["data-inspect.parquet"] if table == "parquet" else []
         found = replace(found, result=replace(found.result, files=[str(folder / name) for name in names]))
         columns = inspection_columns(found.result)
-        contents = [to_json(found.result), as_csv(columns), inspection_html(found)]
+        contents: list[Any] = [to_json(found.result), as_csv(columns), inspection_html(found)]
         contents += [as_parquet(columns)] if table == "parquet" else []
         atomic_writes(dict(zip(found.result.files, contents, strict=True)))
         return found.result
