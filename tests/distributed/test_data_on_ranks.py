@@ -88,7 +88,7 @@ def test_one_writer(both):
 def test_a_long_training_is_waited_for(tmp_path):
     outcome = ranked(tmp_path, HERE / "waiting.py", "patient")
     assert outcome.returncode == 0, outcome.stderr
-    assert sorted(outcome.stdout.split()) == ["met", "met"]
+    assert outcome.stdout.count("met") == 2
     assert ranked(tmp_path, HERE / "waiting.py").returncode == 1  # the check can fail
 
 

@@ -83,7 +83,7 @@ def test_a_killed_rank_ends_all(tmp_path):
 def test_ranks_leave_before_python_takes_itself_apart(tmp_path):
     outcome = ranked(tmp_path, LEAVING, 3, "join")
     assert codes(outcome) == [3, 3]
-    assert sorted(outcome.stdout.split()) == ["registered", "registered", "told", "told"]
+    assert (outcome.stdout.count("registered"), outcome.stdout.count("told")) == (2, 2)  # lines of ranks may mix
     assert alone(tmp_path, LEAVING, 3).returncode == -signal.SIGABRT  # the check can fail: one process goes on
 
 
