@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from infprune.config.section import Section
 
@@ -11,6 +11,11 @@ Method = Literal[
 ]
 Strategy = Literal["hard", "easy", "middle"]
 Balance = Literal["class", "none"]
+
+
+def _named(value: object) -> object:
+    """A layer's name: those of a `Sequential` are numbers, which YAML does not take for words."""
+    return str(value) if type(value) is int else value
 
 
 class SamplesConfig(Section):
@@ -28,7 +33,7 @@ class SamplesConfig(Section):
     subsets: int = Field(default=20, gt=1, description="memorisation: random subsets to train on.")
     share: float = Field(default=0.7, gt=0, lt=1, description="memorisation: share of the samples in each of them.")
     folds: int = Field(default=5, gt=1, description="out-of-fold: parts that are held out in turn.")
-    layer: str | None = Field(
+    layer: Annotated[str | None, BeforeValidator(_named)] = Field(
         default=None,
         min_length=1,
         description="prototypes: the layer whose outputs are the embedding; null: what the last linear layer reads.",

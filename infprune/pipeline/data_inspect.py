@@ -17,7 +17,7 @@ from infprune.data.subset_file import fingerprint
 from infprune.errors import ConfigError, InputError
 from infprune.forward import Inputs, each, logits, move
 from infprune.pipeline.data_inspect_results import InspectedSample, Inspection, InspectResult, Query, View
-from infprune.pipeline.data_score import labels_of
+from infprune.pipeline.data_score import check_queries, labels_of
 from infprune.pipeline.influence_results import CurvatureRow
 from infprune.pipeline.instrument import UNUSABLE, Problem, open_problem, through_weights
 from infprune.pipeline.memory import within_memory
@@ -77,7 +77,7 @@ def run(settings: Config, asked: Asked, progress: Progress) -> Inspection:
     Raises:
         ConfigError: no such test sample or class, more samples asked for than there are, or a curvature that cannot be
             solved with.
-        InputError: a file of scores is damaged or of another data set.
+        InputError: a file of scores is damaged or of another data set, or no training sample has the label asked about.
     """
     watch = Stopwatch()
     if asked.test is not None and asked.label is not None:
@@ -88,6 +88,9 @@ def run(settings: Config, asked: Asked, progress: Progress) -> Inspection:
     if not 1 <= asked.top <= len(train):
         raise ConfigError(f"--top: expected 1 to {len(train)} samples, as many as there are, got {asked.top}")
     _check(asked, session.splits.test, session.splits.classes)
+    if asked.test is not None or asked.label is not None:
+        label = asked.label if asked.test is None else int(gather(session.splits.test, [asked.test])[1])
+        check_queries(labels_of(session, train), torch.tensor([label]), "test")
     stored = [_stored(path, train) for path in asked.scores]
     with watch.stage("judge"):
         judged = _judge(problem, train, progress)

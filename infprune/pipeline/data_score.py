@@ -74,7 +74,7 @@ def run(settings: Config, progress: Progress, *, resume: bool) -> DataScoreResul
     session, train = opened.session, part(opened.session)
     inputs = _inputs(opened, progress)
     if method.need is Need.CURVATURE:
-        _check_queries(inputs.labels, labels_of(session, queries(session)), settings.samples.queries)
+        check_queries(inputs.labels, labels_of(session, queries(session)), settings.samples.queries)
     data = fingerprint(train.base)
     kept = _kept(session, opened.module, data, len(train), resume=resume)
     inputs = replace(inputs, keep=kept)
@@ -218,8 +218,12 @@ class _View:
             yield self.fitting(x), y
 
 
-def _check_queries(train: Tensor, asked: Tensor, name: str) -> None:
-    """Refuse queries of classes that nothing was trained on."""
+def check_queries(train: Tensor, asked: Tensor, name: str) -> None:
+    """Refuse queries of classes that nothing was trained on.
+
+    Raises:
+        InputError: a label of the queries is no training sample's.
+    """
     strange = asked[~torch.isin(asked, train)]
     if len(strange):
         raise InputError(

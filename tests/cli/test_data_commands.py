@@ -209,6 +209,7 @@ def test_the_table_names_the_classes_and_the_ends(tiny):
     ("words", "code", "told"),
     [
         (["samples.layer=fc"], 2, "no layer 'fc'; the closest are"),
+        (["samples.layer=11"], 2, "no layer '11'; the closest are 1"),
         (["samples.clusters=28"], 2, "at most 27, a class has only 27 samples; got 28"),
         (["samples.method=magic"], 2, "samples.method: expected one of influence, self-influence"),
         (["samples.subset=3"], 2, "did you mean samples.subsets?"),
@@ -228,6 +229,18 @@ def test_bad_requests_are_one_line(tiny, words, code, told):
     failed = tiny("data", "score", *TINY, "samples.method=prototypes", *words)
     assert (failed.code, failed.err.count("\n")) == (code, 1), failed.err
     assert told in failed.err
+
+
+@pytest.mark.parametrize("words", [["--class", "2"], ["--test", "2"]])
+def test_a_label_that_was_never_trained_on_is_not_explained(tiny, words):
+    unseen = ["data.args={classes: 3, unseen: true}", "model.args={classes: 3}", "run.dir=out"]
+    failed = tiny("data", "inspect", *TINY, *unseen, *words)
+    assert failed.code == 6
+    assert "the test part has label 2, which no training sample has" in one_line(failed)
+
+
+def test_a_layer_may_be_named_by_a_number(tiny):
+    assert scored(tiny, "prototypes", "samples.layer=1")["facts"]["dimensions"] == 6
 
 
 def test_a_subset_of_another_data_set_is_refused(tiny):
