@@ -43,7 +43,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 LOGISTIC = "logistic regression"
 HEADS = (
     "| network | parameters | n | pairs, all | pairs, top | pairs, rest | movement, top | movement, rest "
-    "| rank of mean loss | from scratch, seed 0 | test accuracy (%) |"
+    "| direction, top | direction, rest | rank of mean loss | from scratch, seed 0 | test accuracy (%) |"
 )
 
 
@@ -188,10 +188,13 @@ def summarised(runs: list[dict[str, Any]]) -> dict[str, Any]:
     told: dict[str, list[float]] = {}
     for run in runs:
         rows = run["rows"]
+        weighed = sorted(rows, key=lambda r: -abs(statistics.mean(r["predicted"])))
         for group, some in (
             ("all", rows),
             ("top", [r for r in rows if r["top"]]),
             ("rest", [r for r in rows if not r["top"]]),
+            ("costly", weighed[: len(rows) // 2]),
+            ("cheap", weighed[len(rows) // 2 :]),
         ):
             p, a = (torch.tensor([r[k] for r in some], dtype=torch.float64) for k in ("predicted", "actual"))
             told.setdefault(f"pairs, {group}", []).append(correlation(p.flatten(), a.flatten()))
@@ -227,8 +230,8 @@ def write(chosen: argparse.Namespace, found: list[dict[str, Any]]) -> None:
         "the network retrained from where it was, to a gradient of 1e-8; float64, penalty on all parameters.",
         "`top`: half of the removed samples, those of all samples that by prediction move the parameters most;",
         "`rest`: drawn from all others. Pairs: over every removed sample and every test sample. Movement:",
-        "|predicted - true| / |true| of the parameters' change, median over removals. Networks: mean over seeds",
-        "(standard deviation).",
+        "|predicted - true| / |true| of the parameters' change, median over removals; direction: the correlation of",
+        "the two changes, median over removals. Networks: mean over seeds (standard deviation).",
         "",
         f"## Logistic regression, digits {chosen.digits.replace(',', ' and ')}",
         "",
@@ -244,12 +247,13 @@ def write(chosen: argparse.Namespace, found: list[dict[str, Any]]) -> None:
         "Hessian are left out (`n` counts the others).",
         "",
         HEADS,
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, t in table.items():
         runs = usable[name]
         again = f"{t['scratch'][0]:.2f} ({t['scratches'][0]:.0f} removals)" if "scratch" in t else "-"
-        keys = ("pairs, all", "pairs, top", "pairs, rest", "move, top", "move, rest", "rank, all")
+        keys = ("pairs, all", "pairs, top", "pairs, rest", "move, top", "move, rest")
+        keys += ("move r, top", "move r, rest", "rank, all")
         cells = [f"{t[k][0]:.3f} ({t[k][1]:.3f})" if len(runs) > 1 else f"{t[k][0]:.3f}" for k in keys]
         accuracy = 100 * statistics.mean(r["accuracy"] for r in runs)
         lines.append(
@@ -277,11 +281,22 @@ def write(chosen: argparse.Namespace, found: list[dict[str, Any]]) -> None:
 
 def verdict(table: dict[str, Any]) -> list[str]:
     """What the table says about the slides' claim, counted."""
-    better = [name for name, t in table.items() if t["pairs, top"][0] > t["pairs, rest"][0]]
+    better, turned, costly = (
+        [name for name, t in table.items() if t[f"{kind}, {first}"][0] > t[f"{kind}, {second}"][0]]
+        for kind, first, second in (
+            ("pairs", "top", "rest"),
+            ("move r", "top", "rest"),
+            ("mean loss", "costly", "cheap"),
+        )
+    )
     return [
         "Is the approximation better for the most influential samples? Within the top half the correlation with the",
         f"truth is above that of the rest in {len(better)} of {len(table)} models"
-        + (f" ({'; '.join(better)})." if better else "."),
+        + (f" ({'; '.join(better)})," if better else ","),
+        f"that of the parameters' change (direction) in {len(turned)}"
+        + (f" ({'; '.join(turned)})." if turned else "."),
+        "Halved instead by the predicted change of the mean test loss, the half that it says to cost or gain more has",
+        f"the higher correlation (of that loss) in {len(costly)}" + (f" ({'; '.join(costly)})." if costly else "."),
         "What moves the parameters most is also what a quadratic describes worst (see movement). Few removals, a few",
         "initial weights and small networks: the table orders models, it does not settle the question for large ones.",
     ]
