@@ -43,7 +43,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 LOGISTIC = "logistic regression"
 HEADS = (
     "| network | parameters | n | pairs, all | pairs, top | pairs, rest | movement, top | movement, rest "
-    "| direction, top | direction, rest | rank of mean loss | from scratch, seed 0 | test accuracy (%) |"
+    "| direction, top | direction, rest | mean loss, costly | mean loss, cheap | rank of mean loss | from scratch, seed 0 | test accuracy (%) |"
 )
 
 
@@ -231,7 +231,8 @@ def write(chosen: argparse.Namespace, found: list[dict[str, Any]]) -> None:
         "`top`: half of the removed samples, those of all samples that by prediction move the parameters most;",
         "`rest`: drawn from all others. Pairs: over every removed sample and every test sample. Movement:",
         "|predicted - true| / |true| of the parameters' change, median over removals; direction: the correlation of",
-        "the two changes, median over removals. Networks: mean over seeds (standard deviation).",
+        "the two changes, median over removals. Costly: the half of the removals with the largest predicted change of",
+        "the mean test loss, cheap: the others. Networks: mean over seeds (standard deviation).",
         "",
         f"## Logistic regression, digits {chosen.digits.replace(',', ' and ')}",
         "",
@@ -247,13 +248,13 @@ def write(chosen: argparse.Namespace, found: list[dict[str, Any]]) -> None:
         "Hessian are left out (`n` counts the others).",
         "",
         HEADS,
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, t in table.items():
         runs = usable[name]
         again = f"{t['scratch'][0]:.2f} ({t['scratches'][0]:.0f} removals)" if "scratch" in t else "-"
         keys = ("pairs, all", "pairs, top", "pairs, rest", "move, top", "move, rest")
-        keys += ("move r, top", "move r, rest", "rank, all")
+        keys += ("move r, top", "move r, rest", "mean loss, costly", "mean loss, cheap", "rank, all")
         cells = [f"{t[k][0]:.3f} ({t[k][1]:.3f})" if len(runs) > 1 else f"{t[k][0]:.3f}" for k in keys]
         accuracy = 100 * statistics.mean(r["accuracy"] for r in runs)
         lines.append(
@@ -281,6 +282,12 @@ def write(chosen: argparse.Namespace, found: list[dict[str, Any]]) -> None:
 
 def verdict(table: dict[str, Any]) -> list[str]:
     """What the table says about the slides' claim, counted."""
+
+    def of(names: list[str]) -> str:
+        return f"{len(names)} of {len(table)} models" + (
+            f" ({'; '.join(names)})" if 0 < len(names) < len(table) else ""
+        )
+
     better, turned, costly = (
         [name for name, t in table.items() if t[f"{kind}, {first}"][0] > t[f"{kind}, {second}"][0]]
         for kind, first, second in (
@@ -290,13 +297,10 @@ def verdict(table: dict[str, Any]) -> list[str]:
         )
     )
     return [
-        "Is the approximation better for the most influential samples? Within the top half the correlation with the",
-        f"truth is above that of the rest in {len(better)} of {len(table)} models"
-        + (f" ({'; '.join(better)})," if better else ","),
-        f"that of the parameters' change (direction) in {len(turned)}"
-        + (f" ({'; '.join(turned)})." if turned else "."),
-        "Halved instead by the predicted change of the mean test loss, the half that it says to cost or gain more has",
-        f"the higher correlation (of that loss) in {len(costly)}" + (f" ({'; '.join(costly)})." if costly else "."),
+        "Is the approximation better for the most influential samples? Of those that by prediction change the mean test",
+        f"loss most (costly), the correlation with the truth is higher in {of(costly)}; a part of that is their",
+        "wider range. Of those that move the parameters most (top), the correlation over pairs is above that of the rest",
+        f"in {of(better)}, and that of the parameters' change in {of(turned)}.",
         "What moves the parameters most is also what a quadratic describes worst (see movement). Few removals, a few",
         "initial weights and small networks: the table orders models, it does not settle the question for large ones.",
     ]
