@@ -43,7 +43,8 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 LOGISTIC = "logistic regression"
 HEADS = (
     "| network | parameters | n | pairs, all | pairs, top | pairs, rest | movement, top | movement, rest "
-    "| direction, top | direction, rest | mean loss, costly | mean loss, cheap | rank of mean loss | from scratch, seed 0 | test accuracy (%) |"
+    "| direction, top | direction, rest | mean loss, costly | mean loss, cheap "
+    "| rank of mean loss | from scratch, seed 0 | test accuracy (%) |"
 )
 
 
@@ -297,10 +298,10 @@ def verdict(table: dict[str, Any]) -> list[str]:
         )
     )
     return [
-        "Is the approximation better for the most influential samples? Of those that by prediction change the mean test",
-        f"loss most (costly), the correlation with the truth is higher in {of(costly)}; a part of that is their",
-        "wider range. Of those that move the parameters most (top), the correlation over pairs is above that of the rest",
-        f"in {of(better)}, and that of the parameters' change in {of(turned)}.",
+        "Is the approximation better for the most influential samples? Of those that by prediction change the mean",
+        f"test loss most (costly), the correlation with the truth is higher in {of(costly)}; a part of that",
+        "is their wider range. Of those that move the parameters most (top), the correlation over pairs is above that",
+        f"of the rest in {of(better)}, and that of the parameters' change in {of(turned)}.",
         "What moves the parameters most is also what a quadratic describes worst (see movement). Few removals, a few",
         "initial weights and small networks: the table orders models, it does not settle the question for large ones.",
     ]
