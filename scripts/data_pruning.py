@@ -130,7 +130,7 @@ def table(result: DataCurveResult) -> list[str]:
 
 
 def verdict(result: DataCurveResult) -> list[str]:
-    """Where the better strategy beats random by more than the spread, where not, and where the two cross."""
+    """Where the best strategy beats random by more than the spread, where not, and where they cross."""
     rows, won, lost, better = by_place(result), [], [], []
     for share in SHARES:
         best = max(STRATEGIES, key=lambda name: rows[name, share].accuracy[0])
@@ -141,9 +141,9 @@ def verdict(result: DataCurveResult) -> list[str]:
         f"between {SHARES[i - 1]:.0%} and {SHARES[i]:.0%} `{better[i]}` overtakes `{better[i - 1]}`" for i in swaps
     )
     return [
-        f"The better strategy beats random by more than the spread at: {', '.join(won) or 'no share'}.",
+        f"The best strategy beats random by more than the spread at: {', '.join(won) or 'no share'}.",
         f"It does not at: {', '.join(lost) or 'no share'}.",
-        f"Crossover: {crossing or f'none, `{better[0]}` is the better of the two throughout'}.",
+        f"Crossover: {crossing or f'none, `{better[0]}` is the best throughout'}.",
     ]
 
 
