@@ -15,7 +15,7 @@ from infprune.modes import evaluating
 
 LAG_BLOCKS, PATCH_BLOCKS = 29, 81  # C x C matrices that `Lags` and a 3x3 patch Gram hold
 COLUMNS = 1 << 28  # bytes of unfolded columns at a time
-SOLVING = 3.5  # float64 D x D matrices while a layer is inverted and eliminated
+ROOTS = 2  # float64 O x D matrices besides the inverse while a layer is eliminated
 LIVE = 3  # largest activations besides the saved ones
 
 
@@ -33,8 +33,9 @@ class Estimate:
     """Bytes and floating-point operations of one calibration pass and the scores that follow.
 
     `weights`: of the network. `activations`: saved by autograd for one batch. `factors`: sum of (29 or 81) C^2 + O^2
-    numbers over the weights that read prunable channels. `solving`: the widest of them, inverted. `forward`,
-    `backward`, `gram`: FLOPs of all samples; `factorising`: of all inversions and eliminations, whatever the samples.
+    numbers over the weights that read prunable channels. `solving`: the inverses of all that read one layer, of the
+    layer where that is most. `forward`, `backward`, `gram`: FLOPs of all samples; `factorising`: of all inversions and
+    eliminations, whatever the samples.
     """
 
     weights: int
@@ -91,7 +92,8 @@ def estimate(
     """
     macs = sum(call.positions * coupling.tensors[call.weight].shape.numel() for call in coupling.computations)
     weights = sum(t.shape.numel() * t.itemsize for t in coupling.tensors.values())
-    factors = solving = gram = factorising = widest = 0
+    factors = gram = factorising = widest = 0
+    solving: dict[str, int] = {}  # by weight
     names = {s.tensor for layer in layers if not layer.gated for s in layer.having(Role.CONSUMER)}
     inputs, seen = _spaces(module, example), set[str]()
     for call in coupling.computations if kronecker else ():
@@ -102,12 +104,13 @@ def estimate(
         if call.weight not in seen:  # a weight that is called twice has one pair of factors
             seen.add(call.weight)
             factors, factorising = factors + own.factors, factorising + own.factorising
-            solving, widest = max(solving, own.solving), max(widest, own.width)
+            solving[call.weight], widest = own.solving, max(widest, own.width)
+    read = [{s.tensor for s in layer.having(Role.CONSUMER)} for layer in layers if not layer.gated]
     return Estimate(
         weights=weights,
         activations=_saved(module, example) * batch + (COLUMNS // 2 if kronecker else 0),
         factors=factors,
-        solving=solving,
+        solving=max((sum(solving.get(name, 0) for name in names) for names in read), default=0),
         forward=2 * macs * samples,
         backward=2 * macs * samples,
         gram=gram,
@@ -138,10 +141,10 @@ def _reader(
     channels = shape[call.input_dim]
     flops, blocks = seen * width**2, width**2
     if space is not None and lagged(owner) and products(*space) <= PATCH_BLOCKS * seen:
-        flops, blocks = 2 * products(*space) * channels**2, max(LAG_BLOCKS * channels**2, width**2)
+        flops, blocks = 2 * products(*space) * channels**2, LAG_BLOCKS * channels**2
     return _Reader(
         factors=4 * call.groups * (blocks + outputs**2),
-        solving=int(8 * call.groups * SOLVING * width**2),
+        solving=8 * call.groups * width * (width + ROOTS * min(outputs, width)),
         gram=call.groups * (flops + seen * outputs**2),
         factorising=call.groups * (4 * width**3 // 3 + min(outputs, width) * width**2),
         width=width,

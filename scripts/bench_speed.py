@@ -333,9 +333,9 @@ def peak() -> int:
 
 
 def factor_bytes(case: Case) -> int:
-    """Of all Kronecker factors, in float32."""
+    """Of all Kronecker factors, as matrices in float32 (fewer are held: `curvature.gram.Lags`)."""
     factors = collected(case, "influence", 1).kronecker.values()
-    return sum(4 * (f.inputs.numel() + f.gradients.numel()) for f in factors)
+    return sum(4 * (f.inputs.dense().numel() + f.gradients.numel()) for f in factors)
 
 
 # --- growth -----------------------------------------------------------------------------------------------------------

@@ -6,16 +6,20 @@ from torch import Tensor
 from infprune.curvature.kfac import Block
 
 
-def damped(matrix: Tensor, damping: float | None, dtype: torch.dtype | None = None) -> Tensor:
-    """A copy, in `dtype` if given, plus `damping` (absolute) on its diagonal; None: 1e-4 of its mean (1 if zero).
+def damped(matrix: Tensor, damping: float | None) -> Tensor:
+    """A copy, plus `damping` (absolute) on its diagonal; None: 1e-4 of its mean (1 if zero).
 
     Never less than rounding asks for: dead and duplicated channels make the matrix singular, and Cholesky then fails.
     """
-    found = matrix.to(dtype or matrix.dtype, copy=True)
-    diagonal = found.diagonal(dim1=-2, dim2=-1)
+    return dampen(matrix.clone(), damping)
+
+
+def dampen(matrix: Tensor, damping: float | None) -> Tensor:
+    """The same, written over the matrix."""
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
     amount = damping_for(diagonal.mean(-1), matrix.shape[-1], damping)
     diagonal.add_(amount[..., None])
-    return found
+    return matrix
 
 
 def damping_for(mean: Tensor, size: int, damping: float | None) -> Tensor:
@@ -54,7 +58,7 @@ def root(G: Tensor, W: Tensor) -> Tensor:
             break
     else:
         factor = torch.linalg.cholesky(damped(G, cure))
-    found: Tensor = factor.T @ W
+    found = (W.T @ factor).T  # in columns, as elimination reads it
     return found if len(found) <= found.shape[1] else _triangle(found)
 
 
