@@ -13,8 +13,8 @@ STEPS = 64  # at most so many rounds per layer: wider ones remove several channe
 class Reader:
     """One weight that reads the channels: `inverse` = (A + damping I)^-1 `(D, D)`, `root` R `(r, D')`, R^T R = W^T G W.
 
-    `columns` are the columns of each channel, `(C, m)`, of the D' that carry one; the others stay and adapt. Both
-    matrices are overwritten.
+    `columns` are the columns of each channel, `(C, m)`, of the D' that carry one; the others stay and adapt.
+    Elimination overwrites the root, and the block of these columns in the inverse.
     """
 
     inverse: Tensor

@@ -40,8 +40,8 @@ def _readers(
         factors = inputs.statistics.kronecker[name]
         A = kept.pop(name) if name in kept else invert(dampen(factors.inputs.dense(), inputs.damping))
         left[name] -= 1
-        if left[name]:  # elimination overwrites it
-            kept[name] = A.clone()
+        if left[name]:  # by layers that read other columns, which elimination leaves alone
+            kept[name] = A
         weights, columns = columns_read(inputs.module.get_submodule(name), s.index, A)
         for a, g, w in zip(A, factors.gradients.to(A), weights, strict=True):
             yield Reader(a, root(g, w), columns)

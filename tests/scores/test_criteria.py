@@ -277,6 +277,15 @@ def test_theorem1_is_lemma_1_on_the_dense_curvature(name):
         assert_close(found[layer.name], truth, **EXACT)
 
 
+@pytest.mark.parametrize("criterion", [name for name, entry in SCORES.items() if entry.separable])
+def test_the_scores_of_a_layer_do_not_depend_on_the_others(criterion):
+    module, x, layers = loaded("concat")
+    together = values(criterion, module, layers, [(x, LABELS)])
+    for layer in layers:
+        alone = values(criterion, module, [layer], [(x, LABELS)])[layer.name]
+        assert_close(together[layer.name], alone, rtol=1e-9, atol=0)
+
+
 # --- what the influence must know -------------------------------------------------------------------------------------
 
 
