@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from infprune.coupling.groups import ChannelLayer, Role
+from infprune.curvature.patches import matrix, rows_read
 from infprune.influence.column_elimination import Reader, eliminate_columns
 from infprune.influence.kronecker import dampen, invert, root
-from infprune.scores.consumers import columns_read, gate_price
+from infprune.scores.consumers import gate_price
 from infprune.scores.contract import Criterion, Need, ScoringInputs
 
 
@@ -42,9 +43,10 @@ def _readers(
         left[name] -= 1
         if left[name]:  # by layers that read other columns, which elimination leaves alone
             kept[name] = A
-        weights, columns = columns_read(inputs.module.get_submodule(name), s.index, A)
-        for a, g, w in zip(A, factors.gradients.to(A), weights, strict=True):
-            yield Reader(a, root(g, w), columns)
+        owner = inputs.module.get_submodule(name)
+        columns = rows_read(owner, s.index).to(A.device)
+        for a, g, w in zip(A, factors.gradients, matrix(owner).detach(), strict=True):
+            yield Reader(a, root(g.to(a), w), columns)
 
 
 INFLUENCE = Criterion(_score, frozenset({Need.KRONECKER}), separable=True)
