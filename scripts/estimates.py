@@ -1,6 +1,6 @@
 """What scoring large networks would take, from shapes alone: `infprune doctor --estimate` in a table.
 
-    python scripts/estimates.py --threads 2            # needs what scripts/bench_speed.py needs
+    python scripts/estimates.py            # needs what scripts/bench_speed.py needs
 
 Writes docs/results/estimates.md and .json. The rates of the machine are measured once per network. Small networks are
 scored, and what that takes is compared with what was estimated.
@@ -90,7 +90,7 @@ def compared(name: str, of: dict[str, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--parts", default="large,small")
     parser.add_argument("--runs", type=int, default=3, help="of the small networks")
     chosen = parser.parse_args()
@@ -121,7 +121,7 @@ def page(known: dict[str, Any]) -> str:
         f"batches of {BATCH}, 64 positions per sample, float32 sums; a budget of {BUDGET:g} GiB. GiB of weights, of",
         "what autograd saves for one batch, of Kronecker factors, of inverting all that reads one layer, and at the",
         "peak; TFLOP of forward and backward passes, of Gram matrices, of inversions and eliminations. Minutes: by",
-        "rates of convolutions, products and factorisations measured for half a second on two busy cores (CPU time);",
+        "rates of convolutions, products and factorisations measured for half a second on one thread (CPU time);",
         "elementwise work is not counted. Layers whose trial cut would fail count as prunable. The model is",
         "`infprune.estimate`; tests hold its memory against measured peaks of small networks (within a factor of 1.5).",
         "",
@@ -136,6 +136,7 @@ def page(known: dict[str, Any]) -> str:
             "",
             "`influence` on random images, as in [What scores cost](speed.md): the peak in MiB without weights and",
             f"data; CPU seconds of one thread, median of {known['small']['runs']}, the rates measured before each run.",
+            "What small matrices and norms cost beside their products, no rate counts: the smaller the network, the more.",
             "",
             "| network | MiB | measured | ratio | s of the pass | measured | ratio | s of solving | measured | ratio |",
             "|---|" + "---:|" * 9,
