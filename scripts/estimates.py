@@ -136,7 +136,7 @@ def page(known: dict[str, Any]) -> str:
             "",
             "`influence` on random images, as in [What scores cost](speed.md): the peak in MiB without weights and",
             f"data; CPU seconds of one thread, median of {known['small']['runs']}, the rates measured before each run.",
-            "What small matrices and norms cost beside their products, no rate counts: the smaller the network, the more.",
+            "What small matrices and norms cost beside their products, no rate counts.",
             "",
             "| network | MiB | measured | ratio | s of the pass | measured | ratio | s of solving | measured | ratio |",
             "|---|" + "---:|" * 9,
