@@ -1,5 +1,6 @@
 """What calibration will take, in memory and time, from shapes alone: nothing of the network's size is allocated."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from infprune.forward import Inputs, each, head, logits, move
 from infprune.modes import evaluating
 
 LAG_BLOCKS, PATCH_BLOCKS = 29, 81  # C x C matrices that `Lags` and a 3x3 patch Gram hold
-COLUMNS = 1 << 28  # bytes of unfolded columns at a time
-SOLVING = 3.5  # float64 D x D matrices while a layer is inverted and eliminated
+COLUMNS = 1 << 28  # bytes of unfolded columns at a time, at most
+COPIES = 2  # of them while they are put together; of a map and its two shifts, one more
+ROOTS = 2  # float64 O x D matrices besides the inverse while a layer is eliminated
 LIVE = 3  # largest activations besides the saved ones
 
 
@@ -32,13 +34,16 @@ class Rates:
 class Estimate:
     """Bytes and floating-point operations of one calibration pass and the scores that follow.
 
-    `weights`: of the network. `activations`: saved by autograd for one batch. `factors`: sum of (29 or 81) C^2 + O^2
-    numbers over the weights that read prunable channels. `solving`: the widest of them, inverted. `forward`,
-    `backward`, `gram`: FLOPs of all samples; `factorising`: of all inversions and eliminations, whatever the samples.
+    `weights`: of the network. Per sample, `saved` by autograd, and `columns` of the layer where these are most.
+    `factors`: sum of (29 or 81) C^2 + O^2 numbers over the weights that read prunable channels. `solving`: the inverses
+    of all that read one layer, of the layer where that is most. `forward`, `backward`, `gram`: FLOPs of all samples;
+    `factorising`: of all inversions and eliminations, whatever the samples.
     """
 
     weights: int
-    activations: int
+    batch: int
+    saved: int
+    columns: int
     factors: int
     solving: int
     forward: int
@@ -46,6 +51,11 @@ class Estimate:
     gram: int
     factorising: int
     widest: int = 0
+
+    @property
+    def activations(self) -> int:
+        """Bytes of one batch."""
+        return self.batch * self.saved + min(COPIES * COLUMNS, self.batch * self.columns)
 
     @property
     def peak(self) -> int:
@@ -91,23 +101,27 @@ def estimate(
     """
     macs = sum(call.positions * coupling.tensors[call.weight].shape.numel() for call in coupling.computations)
     weights = sum(t.shape.numel() * t.itemsize for t in coupling.tensors.values())
-    factors = solving = gram = factorising = widest = 0
+    factors = gram = factorising = widest = columns = 0
+    solving: dict[str, int] = {}  # by weight
     names = {s.tensor for layer in layers if not layer.gated for s in layer.having(Role.CONSUMER)}
     inputs, seen = _spaces(module, example), set[str]()
     for call in coupling.computations if kronecker else ():
         if call.weight not in names or not call.owned:
             continue
         own = _reader(module, coupling, call, inputs.get(call.module), positions)
-        gram += own.gram * samples
+        gram, columns = gram + own.gram * samples, max(columns, own.columns)
         if call.weight not in seen:  # a weight that is called twice has one pair of factors
             seen.add(call.weight)
             factors, factorising = factors + own.factors, factorising + own.factorising
-            solving, widest = max(solving, own.solving), max(widest, own.width)
+            solving[call.weight], widest = own.solving, max(widest, own.width)
+    read = [{s.tensor for s in layer.having(Role.CONSUMER)} for layer in layers if not layer.gated]
     return Estimate(
         weights=weights,
-        activations=_saved(module, example) * batch + (COLUMNS // 2 if kronecker else 0),
+        batch=batch,
+        saved=_saved(module, example),
+        columns=columns,
         factors=factors,
-        solving=solving,
+        solving=max((sum(solving.get(name, 0) for name in names) for names in read), default=0),
         forward=2 * macs * samples,
         backward=2 * macs * samples,
         gram=gram,
@@ -118,8 +132,9 @@ def estimate(
 
 @dataclass(frozen=True)
 class _Reader:
-    """One weight's share: bytes of its factors and of its solution, FLOPs per sample, FLOPs once, its inputs D + 1."""
+    """One weight's share: bytes of a sample's columns, of factors, of the solution; FLOPs per sample, once; D + 1."""
 
+    columns: int
     factors: int
     solving: int
     gram: int
@@ -136,12 +151,14 @@ def _reader(
     width = shape.numel() // shape[call.output_dim] + 1  # inputs of one group, times the kernel, and the bias
     seen = min(call.positions, positions or call.positions)
     channels = shape[call.input_dim]
-    flops, blocks = seen * width**2, width**2
+    flops, blocks, columns = seen * width**2, width**2, COPIES * seen * width
     if space is not None and lagged(owner) and products(*space) <= PATCH_BLOCKS * seen:
-        flops, blocks = 2 * products(*space) * channels**2, max(LAG_BLOCKS * channels**2, width**2)
+        flops, blocks = 2 * products(*space) * channels**2, LAG_BLOCKS * channels**2
+        columns = (COPIES + 1) * math.prod(space) * channels
     return _Reader(
+        columns=4 * call.groups * columns,
         factors=4 * call.groups * (blocks + outputs**2),
-        solving=int(8 * call.groups * SOLVING * width**2),
+        solving=8 * call.groups * width * (width + ROOTS * min(outputs, width)),
         gram=call.groups * (flops + seen * outputs**2),
         factorising=call.groups * (4 * width**3 // 3 + min(outputs, width) * width**2),
         width=width,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from infprune import ranks
 from infprune.coupling.groups import ChannelLayer, Computation, Coupling, Role
-from infprune.curvature.kronecker import wide
+from infprune.curvature.kronecker import InputMoment, wide
 from infprune.curvature.patches import assigned, matrix, rows_read
 from infprune.forward import Inputs, head, logits, size, split
 from infprune.modes import evaluating
@@ -30,7 +30,7 @@ def measure(
     coupling: Coupling,
     layers: Sequence[ChannelLayer],
     scores: Mapping[str, Tensor],
-    moments: Mapping[str, Tensor],
+    moments: Mapping[str, InputMoment],
     inputs: Inputs,
     *,
     progress: Progress = Silent(),  # noqa: B008 - stateless
@@ -132,7 +132,7 @@ def _trial(
     layer: ChannelLayer,
     scores: Tensor,
     number: int,
-    moments: Mapping[str, Tensor],
+    moments: Mapping[str, InputMoment],
 ) -> _Trial:
     mask = torch.zeros(layer.size, dtype=torch.bool)
     mask[scores.argsort(stable=True)[layer.size - widths(layer.size)[number] :]] = True
@@ -141,16 +141,19 @@ def _trial(
     calls = {call.weight: call for call in coupling.computations if call.owned}
     for s in () if layer.gated else layer.having(Role.CONSUMER):
         if s.tensor in calls and calls[s.tensor].module in moments:
-            tensors |= _refitted(module, coupling, calls[s.tensor], s.index[~mask], moments[calls[s.tensor].module])
+            moment = moments[calls[s.tensor].module]
+            tensors |= _refitted(module, coupling, calls[s.tensor], s.index[~mask], moment)
     changed = frozenset(name.rpartition(".")[0] for name in (*tensors, *silent.narrow))
     return _Trial(layer.name, number, Silence(tensors, silent.narrow), changed)
 
 
 @torch.no_grad()
-def _refitted(module: nn.Module, coupling: Coupling, call: Computation, gone: Tensor, A: Tensor) -> dict[str, Tensor]:
+def _refitted(
+    module: nn.Module, coupling: Coupling, call: Computation, gone: Tensor, moment: InputMoment
+) -> dict[str, Tensor]:
     """The weight (and the bias, or the mean of the norm behind it) that makes up for the positions `gone`."""
     owner: Any = module.get_submodule(call.module)
-    A = A.to(wide(A.device))
+    A = moment.dense()
     W = matrix(owner).to(A)
     norm = call.norm if owner.bias is None and coupling.owns_norm(call) else None
     bias = torch.zeros_like(W[..., 0]) if owner.bias is None else owner.bias.to(A).reshape(W.shape[:2])
@@ -159,7 +162,8 @@ def _refitted(module: nn.Module, coupling: Coupling, call: Computation, gone: Te
     stays[rows_read(owner, gone).flatten().to(A.device)] = False
     stays[-1] = owner.bias is not None or norm is not None
     at = stays.nonzero()[:, 0]
-    known = Moments(A[:, at][:, :, at], W @ A[:, :, at], 0.0)
+    known = Moments(A[:, at[:, None], at], (W @ A)[..., at], 0.0)
+    del A  # as wide as those that come next
     V = torch.zeros_like(W).index_copy_(2, at, fit(known, W[:, :, at], DAMPING))
     found = {call.weight: assigned(owner, V[..., :-1])}
     if owner.bias is not None and call.bias is not None:

@@ -333,9 +333,9 @@ def peak() -> int:
 
 
 def factor_bytes(case: Case) -> int:
-    """Of all Kronecker factors, in float32."""
+    """Of all Kronecker factors, as matrices in float32 (fewer are held: `curvature.gram.Lags`)."""
     factors = collected(case, "influence", 1).kronecker.values()
-    return sum(4 * (f.inputs.numel() + f.gradients.numel()) for f in factors)
+    return sum(4 * (f.inputs.dense().numel() + f.gradients.numel()) for f in factors)
 
 
 # --- growth -----------------------------------------------------------------------------------------------------------
@@ -464,8 +464,7 @@ def page(known: dict[str, Any]) -> str:
                 f"| {'' if asked is None or 'mobilenet' in name else asked} | {mebibytes(peaks.get(row))} |"
             )
         if peaks:
-            step_, factors = mebibytes(peaks.get("training step")), mebibytes(peaks["factors"])
-            lines += ["", f"Training step: {step_} MiB; factors (float32): {factors} MiB."]
+            lines += ["", measured(peaks, entry["rows"])]
     if "growth" in known:
         lines += ["", "## Growth", "", GROWN, "", "| | " + " | ".join(GROWING) + " |", "|---" * 5 + "|"]
         lines += [
@@ -480,6 +479,17 @@ def page(known: dict[str, Any]) -> str:
             cells = [agreed(row, w) for w in WAYS]
             lines.append(f"| {criterion} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def measured(peaks: dict[str, int], timed_rows: dict[str, Any]) -> str:
+    """What peaks are compared with, and those that have no row above."""
+    step_, factors = peaks.get("training step", 0), peaks["factors"]
+    others = {k: v for k, v in peaks.items() if k not in {*timed_rows, "training step", "factors"}}
+    told = "".join(f" {name}, not timed here: {mebibytes(v)} MiB." for name, v in others.items())
+    return (
+        f"Training step: {mebibytes(step_)} MiB; factors (float32): {mebibytes(factors)} MiB; asked of `influence`: at "
+        f"most {mebibytes(int(1.5 * step_) + factors)} MiB.{told}"
+    )
 
 
 def agreed(row: dict[str, dict[str, float]], way: str) -> str:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from cases import CLASSES, Residual
 from infprune.coupling.couple import couple
-from infprune.curvature.gram import Lags
 from infprune.estimate import Rates, estimate, measured_rates, weightless
 from infprune.models.build import build
+from infprune.scores.measure import collect, needs_of
 from infprune.selection import prunable
 
 SMALL = {"resnet20": (3, 32, 32), "alexnet5": (1, 28, 28)}
@@ -45,17 +46,29 @@ def test_what_grows_with_what():
     assert base.seconds(Rates(1e9, 1e12, 1e12)) > base.seconds(Rates(1e10, 1e12, 1e12))
 
 
-def test_factors_are_those_that_are_held():
-    module, coupling, layers, x = opened("alexnet5")
-    C = 256
-    lags = Lags()
-    lags.add(torch.randn(2, C, 6, 6), None)
-    held = sum(t.numel() for t in vars(lags).values() if isinstance(t, dict) for t in t.values())
-    assert held == 29 * C**2
+def held(sums):
+    parts = vars(sums).values()
+    tensors = [t for part in parts if isinstance(part, dict) for t in part.values()]
+    return sum(t.nbytes for t in tensors or [sums._sum])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_factors_are_those_that_are_held(name):
+    module, coupling, layers, x = opened(name)
     found = estimate(module, coupling, layers, x, **KEYS)
-    widths = {"conv": [(289, 64), (577, 128), (1153, 256), (2305, 256)], "linear": [(1025, 512), (513, 10)]}
-    assert found.factors == 4 * sum(m**2 + k**2 for pairs in widths.values() for m, k in pairs)
-    assert found.widest == 2305
+    needs = needs_of(["influence"])
+    made = collect(module, layers, [(x, torch.zeros(2, dtype=torch.int64))], needs, seed=0, draws=1, positions=64)
+    assert found.factors == sum(held(f.inputs.sums) + f.gradients.nbytes for f in made.kronecker.values())
+    assert found.widest == max(f.inputs.dense().shape[-1] for f in made.kronecker.values())
+
+
+def test_all_that_read_a_layer_are_inverted_together():
+    module = Residual()
+    x = torch.randn(2, 3, 8, 8)
+    coupling = couple(module, x)
+    found = estimate(module, coupling, prunable(coupling), x, **KEYS)
+    read = [(9 * 7 + 1, 4), (7 + 1, CLASSES)]  # conv3 and head: inputs and the bias, outputs
+    assert found.solving == 8 * sum(m * (m + 2 * k) for m, k in read)
 
 
 def test_rates_are_a_machines():

@@ -12,6 +12,7 @@ from infprune.cli.options import (
     MethodOption,
     OutputOption,
     Overrides,
+    PrecisionOption,
     QuietOption,
     ResumeOption,
     SeedOption,
@@ -35,6 +36,7 @@ def finetune(
     device: DeviceOption = None,
     seed: SeedOption = None,
     threads: ThreadsOption = None,
+    precision: PrecisionOption = None,
     resume: ResumeOption = False,  # noqa: FBT002 - typer's way of a flag
     as_json: JsonOption = False,  # noqa: FBT002
     quiet: QuietOption = False,  # noqa: FBT002
@@ -59,6 +61,7 @@ def finetune(
             run__device=device,
             run__seed=seed,
             run__threads=threads,
+            run__precision=precision,
         )
         settings = settings_for(model, config, words)
         if settings.finetune.method != "standard":

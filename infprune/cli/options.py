@@ -49,6 +49,10 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, n
 DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random but the data split.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads.")]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option("--precision", help="float32, bf16 or auto: of training and of the calibration pass."),
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the run folder's last checkpoint.")]
 
 

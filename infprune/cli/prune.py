@@ -15,6 +15,7 @@ from infprune.cli.options import (
     MethodOption,
     OutputOption,
     Overrides,
+    PrecisionOption,
     QuietOption,
     ResumeOption,
     SeedOption,
@@ -59,6 +60,7 @@ def prune(
     device: DeviceOption = None,
     seed: SeedOption = None,
     threads: ThreadsOption = None,
+    precision: PrecisionOption = None,
     resume: ResumeOption = False,  # noqa: FBT002
     as_json: JsonOption = False,  # noqa: FBT002
     quiet: QuietOption = False,  # noqa: FBT002
@@ -95,6 +97,7 @@ def prune(
             run__device=device,
             run__seed=seed,
             run__threads=threads,
+            run__precision=precision,
         )
         settings = configuration.load(config, words)
         check_junit(junit, [settings.run.output, scores, settings.model.checkpoint])

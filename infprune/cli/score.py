@@ -7,6 +7,7 @@ from infprune.cli.options import (
     JsonOption,
     OutputOption,
     Overrides,
+    PrecisionOption,
     QuietOption,
     SeedOption,
     ThreadsOption,
@@ -24,6 +25,7 @@ def score(
     device: DeviceOption = None,
     seed: SeedOption = None,
     threads: ThreadsOption = None,
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,  # noqa: FBT002 - typer's way of a flag
     quiet: QuietOption = False,  # noqa: FBT002
 ) -> None:
@@ -43,6 +45,7 @@ def score(
             run__device=device,
             run__seed=seed,
             run__threads=threads,
+            run__precision=precision,
         )
         return pipeline.run(configuration.load(config, words), progress)
 

@@ -8,6 +8,7 @@ from infprune.cli.options import (
     JsonOption,
     OutputOption,
     Overrides,
+    PrecisionOption,
     QuietOption,
     ResumeOption,
     SeedOption,
@@ -25,6 +26,7 @@ def train(
     device: DeviceOption = None,
     seed: SeedOption = None,
     threads: ThreadsOption = None,
+    precision: PrecisionOption = None,
     resume: ResumeOption = False,  # noqa: FBT002 - typer's way of a flag
     as_json: JsonOption = False,  # noqa: FBT002
     quiet: QuietOption = False,  # noqa: FBT002
@@ -38,7 +40,14 @@ def train(
         from infprune import config as configuration  # noqa: PLC0415 - torch loads when a command runs
         from infprune.pipeline import train as pipeline  # noqa: PLC0415
 
-        words = overridden(overrides, run__output=output, run__device=device, run__seed=seed, run__threads=threads)
+        words = overridden(
+            overrides,
+            run__output=output,
+            run__device=device,
+            run__seed=seed,
+            run__threads=threads,
+            run__precision=precision,
+        )
         return pipeline.run(configuration.load(config, words), progress, resume=resume)
 
     def show(result: Any, console: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from infprune import ranks
 from infprune.curvature.patches import chunks, columns
 from infprune.curvature.positions import ALL, Positions
 
@@ -14,11 +15,18 @@ BLOCK = 512  # rows of a symmetric product that are computed at once
 class Gram(Protocol):
     """Adds up a a^T over samples and positions, `a` a column with a last 1: `(G, D, D)`, in the dtype of the inputs."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the sum is."""
+
     def add(self, x: Tensor, at: Positions) -> None:
         """Add the inputs of one call, on these output positions."""
 
-    def total(self) -> Tensor:
-        """The sum so far."""
+    def total(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The sum so far, a new tensor, in another dtype if given."""
+
+    def reduce(self) -> None:
+        """Add up over ranks; all of them have seen inputs of the same sizes."""
 
 
 def gram_of(module: nn.Module, x: Tensor, at: Positions) -> Gram:
@@ -44,6 +52,11 @@ class Columns:
         self._module = module
         self._sum = torch.empty(0)
 
+    @property
+    def device(self) -> torch.device:
+        """That of the matrix."""
+        return self._sum.device
+
     def add(self, x: Tensor, at: Positions) -> None:
         """Unfold and multiply."""
         for part, where in chunks(self._module, x, at=at):
@@ -53,9 +66,13 @@ class Columns:
             for group, total in zip(c, self._sum, strict=True):
                 add_product(total, group)
 
-    def total(self) -> Tensor:
+    def total(self, dtype: torch.dtype | None = None) -> Tensor:
         """The sum, mirrored at its diagonal."""
-        return mirrored(self._sum)
+        return mirrored(self._sum.to(dtype or self._sum.dtype, copy=True))
+
+    def reduce(self) -> None:
+        """Add up the matrix."""
+        self._sum = ranks.total(self._sum)
 
 
 def add_product(total: Tensor, rows: Tensor) -> None:
@@ -108,6 +125,12 @@ class Lags:
         self._sums: Tensor | None = None  # `(C, 3, 3)`
         self._positions = 0
 
+    @property
+    def device(self) -> torch.device:
+        """That of the correlations."""
+        assert self._sums is not None
+        return self._sums.device
+
     def add(self, x: Tensor, at: Positions) -> None:
         """Correlate; all positions are taken."""
         del at
@@ -130,11 +153,11 @@ class Lags:
         self._sums = sums if self._sums is None else self._sums + sums
         self._positions += X.shape[:3].numel()
 
-    def total(self) -> Tensor:
+    def total(self, dtype: torch.dtype | None = None) -> Tensor:
         """Put the blocks together."""
         assert self._sums is not None
         C = len(self._sums)
-        found = self._sums.new_zeros(C * 9 + 1, C * 9 + 1)
+        found = self._sums.new_zeros(C * 9 + 1, C * 9 + 1, dtype=dtype or self._sums.dtype)
         size = C * 9 + 1
         blocks = found.as_strided((C, 9, C, 9), (9 * size, size, 9, 1))
         for k, m in ((k, m) for k in range(9) for m in range(9)):
@@ -144,6 +167,14 @@ class Lags:
         found[-1, :-1] = found[:-1, -1] = self._sums.flatten()
         found[-1, -1] = self._positions
         return found[None]
+
+    def reduce(self) -> None:
+        """Add up the correlations."""
+        assert self._sums is not None
+        for store in (self._whole, self._rows, self._cols, self._corners):
+            for key, value in store.items():
+                store[key] = ranks.total(value)
+        self._sums, self._positions = ranks.total(self._sums), round(ranks.totals(self._positions)[0])
 
     def _block(self, k: tuple[int, int], m: tuple[int, int]) -> Tensor | None:
         dy, dx = m[0] - k[0], m[1] - k[1]

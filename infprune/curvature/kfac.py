@@ -293,7 +293,7 @@ def _passes(objective: Objective, labels: LabelSource) -> int:
 
 
 def _block(name: str, weight: str, bias: str | None, factors: KroneckerFactors) -> Block:
-    A, G = factors.inputs, factors.gradients
+    A, G = factors.inputs.dense(), factors.gradients
     A = A if bias is not None else A[:, :-1, :-1]
     (a, inner), (g, outer) = (torch.linalg.eigh(M.to(wide(M.device))) for M in (A, G))
     values = g.clamp_min(0)[:, :, None] * a.clamp_min(0)[:, None, :]

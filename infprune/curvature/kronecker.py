@@ -16,6 +16,18 @@ from infprune.curvature.sweep import LabelSource, Observer
 
 
 @dataclass(frozen=True)
+class InputMoment:
+    """A = E_n sum_p a_np a_np^T as it was summed: a wide one is put together where it is needed, and then dropped."""
+
+    sums: Gram
+    samples: float
+
+    def dense(self) -> Tensor:
+        """A new tensor `(G, D, D)` in the widest type of the device."""
+        return self.sums.total(wide(self.sums.device)).div_(self.samples)
+
+
+@dataclass(frozen=True)
 class KroneckerFactors:
     r"""The factors of one convolution or linear weight, per group `g`.
 
@@ -23,11 +35,11 @@ class KroneckerFactors:
     G = E_{n,p} g_np g_np^T, shape `(G, O/G, O/G)`, with `g` the gradient of one sample's loss at one output position,
     its label drawn from the model, or summed over the columns of the root of the loss's curvature. The block of Fisher
     or GGN of the mean loss is approximated by `G (x) A`
-    (Grosse and Martens 2016, eq. 30 and 31; exact for one position and a linear network). In the type of the network,
-    in which they are summed; whoever inverts them does so in `wide`.
+    (Grosse and Martens 2016, eq. 30 and 31; exact for one position and a linear network). Both are summed in the type
+    of the network; whoever inverts them does so in `wide`.
     """
 
-    inputs: Tensor
+    inputs: InputMoment
     gradients: Tensor
 
 
@@ -60,11 +72,12 @@ class MomentsObserver(Observer):
         del gradients
         self._samples += samples
 
-    def result(self, draws: int = 1) -> dict[str, Tensor]:
+    def result(self, draws: int = 1) -> dict[str, InputMoment]:
         """The means, by module name; `draws`: how often each batch was ended."""
         samples = ranks.totals(self._samples // draws)[0]
-        names = list(self._sums)  # each sum is dropped once it is put together
-        return {name: ranks.total(self._sums.pop(name).total()).div_(samples) for name in names}
+        for sums in self._sums.values():
+            sums.reduce()
+        return {name: InputMoment(sums, samples) for name, sums in self._sums.items()}
 
 
 class KroneckerObserver(Observer):

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
 from infprune import ranks
-from infprune.data.dataset import Part, Samples, stack
+from infprune.data.ahead import ahead
+from infprune.data.dataset import Changed, Part, Samples, stack
+from infprune.data.image_folder import FolderDataset
 from infprune.errors import ConfigError
 from infprune.forward import Inputs, move
 
@@ -44,8 +46,19 @@ class Batches:
         return [min(step, samples - i * step) for i in range(len(self))]
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
-        for x, y in self.loader:
-            yield move(x, self.device), y.to(self.device)
+        moved = ((move(x, self.device), y.to(self.device)) for x, y in self.loader)
+        return ahead(moved) if decoded_when_read(self.loader.dataset) else moved
+
+
+def decoded_when_read(dataset: object) -> bool:
+    """Whether reading samples takes long enough to be done beside the work on the ones before.
+
+    Samples in memory gain nothing; those of a user's own dataset may draw from the global random state, which two
+    threads would share.
+    """
+    while isinstance(dataset, Part | Changed):
+        dataset = dataset.base
+    return isinstance(dataset, FolderDataset)
 
 
 def batches(

@@ -1,21 +1,20 @@
 """Theorem 1 on H = G (x) A, one channel after the other: what each removal costs once the cheaper ones are gone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 STEPS = 64  # at most so many rounds per layer: wider ones remove several channels a round
-ROWS = 256  # of a factor that are moved at once
-SHRINK = 0.8  # compact the matrices when so much of their channels is left
 
 
 @dataclass(frozen=True)
 class Reader:
-    """One weight that reads the channels: `inverse` = (A + damping I)^-1 `(D, D)`, `root` R `(r, D)`, R^T R = W^T G W.
+    """One weight that reads the channels: `inverse` = (A + damping I)^-1 `(D, D)`, `root` R `(r, D')`, R^T R = W^T G W.
 
-    `columns` are the columns of each channel, `(C, m)`; the others stay and adapt. The root needs them alone.
+    `columns` are the columns of each channel, `(C, m)`, of the D' that carry one; the others stay and adapt.
+    Elimination overwrites the root, and the block of these columns in the inverse.
     """
 
     inverse: Tensor
@@ -23,7 +22,7 @@ class Reader:
     columns: Tensor
 
 
-def eliminate_columns(readers: Sequence[Reader]) -> Tensor:
+def eliminate_columns(readers: Iterable[Reader]) -> Tensor:
     r"""Remove channels greedily, cheapest first, all remaining weights of every reader adapting after each removal.
 
     With the channels R already gone, the inverse curvature is that of the remaining columns and the weight is
@@ -37,83 +36,87 @@ def eliminate_columns(readers: Sequence[Reader]) -> Tensor:
     that all copies cannot go.
 
     Args:
-        readers: the weights that read the channels; at least one.
+        readers: the weights that read the channels, at least one; used up.
 
     Returns:
         `(C,)`: the price paid for each channel, as a running maximum along the order of removal: non-decreasing, so
         any threshold removes a prefix of the order. Unit of the loss.
     """
-    count = len(readers[0].columns)
-    scores = readers[0].inverse.new_zeros(count)
-    here = torch.arange(count, device=scores.device)  # the channels that the states hold; some may have gone
-    left = torch.ones(count, dtype=torch.bool, device=scores.device)
-    highest = scores.new_zeros(())
-    batch = -(-count // STEPS)
     states = [_State(reader) for reader in readers]
-    while len(alive := left.nonzero()[:, 0]):
-        costs = torch.stack([state.costs(alive) for state in states]).sum(0)
-        order = costs.argsort(stable=True)[:batch]
-        prices = torch.maximum(costs[order].cummax(0).values, highest)
-        gone = alive[order]
-        scores[here[gone]], highest = prices, prices[-1]
-        left[gone] = False
-        if len(gone) == len(alive):
+    count, device = states[0].channels, states[0].device
+    scores = torch.zeros(count, dtype=states[0].dtype, device=device)
+    at = torch.arange(count, device=device)  # the channel at each place; those that have gone stand first
+    highest = scores.new_zeros(())
+    for start in range(0, count, batch := -(-count // STEPS)):
+        costs = torch.stack([state.costs(start) for state in states]).sum(0)
+        named = at[start:].argsort()  # of equal costs, the first channel's
+        places = named[costs[named].argsort(stable=True)[:batch]]
+        prices = torch.maximum(costs[places].cummax(0).values, highest)
+        scores[at[start + places]], highest = prices, prices[-1]
+        stop = start + len(places)
+        if stop == count:
             break
-        for state in states:
-            state.remove(gone)
-        if int(left.sum()) <= SHRINK * len(here):
-            kept = left.nonzero()[:, 0]
-            here, left = here[kept], left[kept]
+        for a, b in _exchanges((start + places).tolist(), start, stop):
+            at[[a, b]] = at[[b, a]]
             for state in states:
-                state.keep(kept)
+                state.exchange(a, b, start)
+        for state in states:
+            state.remove(start, stop)
     return scores
 
 
-class _State:
-    """A reader between removals; its n = C m columns stand in the order of the channels.
+def _exchanges(places: list[int], start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Pairs that change places, so that what stands at `places` comes to stand from `start` to `stop`."""
+    free = (i for i in range(start, stop) if i not in places)
+    return zip(free, (i for i in places if i >= stop), strict=True)
 
-    The inverse is now A_0^-1 - F F^T, where F `(n, k)` has a column for each column that has gone, as in a Cholesky
-    factorisation: no matrix of size n x n is updated or copied, and only the blocks on its diagonal, `(C, m, m)`, are
-    current.
+
+class _State:
+    """A reader between removals: a pivoted Cholesky factorisation of its inverse, in place.
+
+    Its n = C m columns stand in the order of `eliminate_columns`, k of them have gone. The inverse is now
+    A_0^-1 - F F^T, where F `(n, k)` has a column for each column that has gone. Rows and columns of A_0^-1 are read
+    for the last time when they go: F^T stands in the rows of the gone. Of the present inverse only the blocks on the
+    diagonal exist, `(C, m, m)`.
     """
 
     def __init__(self, reader: Reader) -> None:
-        self._width = reader.columns.shape[1]
-        self._first = reader.inverse  # A_0^-1, of all columns
-        self._at = reader.columns.flatten()  # those that the state holds
-        self._factor = self._first.new_empty(len(self._at), len(self._at))  # F; what is unwritten costs no memory
-        self._known = 0
-        self._blocks = reader.inverse[reader.columns[:, :, None], reader.columns[:, None, :]]
-        self._root = reader.root.T[self._at]
+        self.channels, self._width = reader.columns.shape
+        self.dtype, self.device = reader.inverse.dtype, reader.inverse.device
+        at = reader.columns.flatten()
+        first, size = int(at[0]), len(at)
+        if torch.equal(at, torch.arange(first, first + size, device=at.device)):
+            own = slice(first, first + size)
+            self._matrix, self._root = reader.inverse[own, own], reader.root.T[own].contiguous()
+        else:
+            self._matrix, self._root = reader.inverse[at][:, at], reader.root.T[at]
+        self._grid = self._matrix.view(self.channels, self._width, self.channels, self._width)
+        self._roots = self._root.view(self.channels, self._width, -1)
+        self._blocks = self._grid.diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone()
 
-    def costs(self, channels: Tensor) -> Tensor:
-        """The price of each of these channels now."""
-        roots = self._root.reshape(-1, self._width, self._root.shape[1])[channels]
-        found: Tensor = 0.5 * (torch.linalg.inv(self._blocks[channels]) * (roots @ roots.mT)).sum((1, 2))
+    def costs(self, start: int) -> Tensor:
+        """The price of each channel from this place on, now."""
+        roots = self._roots[start:]
+        found: Tensor = 0.5 * (torch.linalg.inv(self._blocks[start:]) * (roots @ roots.mT)).sum((1, 2))
         return found
 
-    def remove(self, channels: Tensor) -> None:
-        """Pin their columns at zero; the others adapt."""
-        gone = self._columns(channels)
-        F = self._factor[: len(self._at), : self._known]
-        side = torch.addmm(self._first[self._at[gone]][:, self._at], F[gone], F.T, alpha=-1)  # [A^-1]_{gone, :}
-        root = torch.linalg.cholesky(side[:, gone])
-        new = torch.linalg.solve_triangular(root, side, upper=False)
-        weights = torch.linalg.solve_triangular(root, self._root[gone], upper=False)
-        self._root.addmm_(new.T, weights, alpha=-1)  # W (I - E_C K)
-        parts = new.T.reshape(-1, self._width, len(new))
-        self._blocks -= parts @ parts.mT
-        self._factor[: len(self._at), self._known : self._known + len(gone)] = new.T
-        self._known += len(gone)
+    def exchange(self, a: int, b: int, start: int) -> None:
+        """Let two channels change places, which are `start` or behind it."""
+        for held in (self._blocks, self._roots, self._grid[:, :, start:], self._grid.transpose(0, 2)):
+            kept = held[a].clone()
+            held[a] = held[b]
+            held[b] = kept
 
-    def keep(self, channels: Tensor) -> None:
-        """Forget the columns of other channels, all of which have gone."""
-        at = self._columns(channels)
-        for i in range(0, len(at), ROWS):  # in place: a row never moves down
-            rows = at[i : i + ROWS]
-            self._factor[i : i + len(rows), : self._known] = self._factor[rows, : self._known]
-        self._at = self._at[at]
-        self._blocks, self._root = self._blocks[channels], self._root[at]
-
-    def _columns(self, channels: Tensor) -> Tensor:
-        return (channels[:, None] * self._width + torch.arange(self._width, device=channels.device)).flatten()
+    def remove(self, start: int, stop: int) -> None:
+        """Pin the columns of the channels that stand here at zero; those behind them adapt."""
+        k, e = start * self._width, stop * self._width
+        M = self._matrix
+        side = M[k:e, k:]
+        side.addmm_(M[:k, k:e].T, M[:k, k:], alpha=-1)  # [A^-1]_{gone, :}
+        root = torch.linalg.cholesky(side[:, : e - k])
+        new = torch.linalg.solve_triangular(root, side[:, e - k :], upper=False)
+        weights = torch.linalg.solve_triangular(root, self._root[k:e], upper=False)
+        self._root[e:].addmm_(new.T, weights, alpha=-1)  # W (I - E_C K)
+        parts = new.T.reshape(-1, self._width, e - k)
+        self._blocks[stop:] -= parts @ parts.mT
+        M[k:e, e:] = new

@@ -5,17 +5,23 @@ from torch import Tensor
 
 from infprune.curvature.kfac import Block
 
+BLOCK = 512  # columns of a weight that are widened at once
 
-def damped(matrix: Tensor, damping: float | None, dtype: torch.dtype | None = None) -> Tensor:
-    """A copy, in `dtype` if given, plus `damping` (absolute) on its diagonal; None: 1e-4 of its mean (1 if zero).
+
+def damped(matrix: Tensor, damping: float | None) -> Tensor:
+    """A copy, plus `damping` (absolute) on its diagonal; None: 1e-4 of its mean (1 if zero).
 
     Never less than rounding asks for: dead and duplicated channels make the matrix singular, and Cholesky then fails.
     """
-    found = matrix.to(dtype or matrix.dtype, copy=True)
-    diagonal = found.diagonal(dim1=-2, dim2=-1)
+    return dampen(matrix.clone(), damping)
+
+
+def dampen(matrix: Tensor, damping: float | None) -> Tensor:
+    """The same, written over the matrix."""
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
     amount = damping_for(diagonal.mean(-1), matrix.shape[-1], damping)
     diagonal.add_(amount[..., None])
-    return found
+    return matrix
 
 
 def damping_for(mean: Tensor, size: int, damping: float | None) -> Tensor:
@@ -37,7 +43,7 @@ def invert(matrix: Tensor) -> Tensor:
 
 
 def root(G: Tensor, W: Tensor) -> Tensor:
-    """R with R^T R = W^T G W, `(min(O, D), D)`, for W `(O, D)` and G semidefinite up to rounding.
+    """R with R^T R = W^T G W, `(min(O, D), D)`, for W `(O, D)` and G semidefinite up to rounding; in the type of G.
 
     Where the rounding of float32 sums left G with negative eigenvalues, some of the rounding of its trace cures it.
 
@@ -46,7 +52,7 @@ def root(G: Tensor, W: Tensor) -> Tensor:
     """
     mean = float(G.diagonal().mean())
     if mean == 0:
-        return W.new_zeros(min(W.shape), W.shape[1])
+        return G.new_zeros(min(W.shape), W.shape[1])
     rounding = torch.finfo(torch.float32).eps * len(G) * mean
     for cure in (0.0, 0.01 * rounding, 0.1 * rounding, rounding, 10 * rounding):
         factor, failed = torch.linalg.cholesky_ex(damped(G, cure))
@@ -54,8 +60,10 @@ def root(G: Tensor, W: Tensor) -> Tensor:
             break
     else:
         factor = torch.linalg.cholesky(damped(G, cure))
-    found: Tensor = factor.T @ W
-    return found if len(found) <= found.shape[1] else _triangle(found)
+    found = G.new_empty(W.shape[1], len(G))
+    for i in range(0, len(found), BLOCK):
+        torch.mm(W[:, i : i + BLOCK].T.to(G), factor, out=found[i : i + BLOCK])
+    return found.T if len(G) <= len(found) else _triangle(found.T)  # in columns, as elimination reads it
 
 
 def _triangle(M: Tensor) -> Tensor:

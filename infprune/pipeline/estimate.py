@@ -1,5 +1,8 @@
 """`infprune doctor --estimate`: configuration -> what scoring would take, without a weight being allocated."""
 
+from bisect import bisect_right
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -39,15 +42,12 @@ def run(settings: Config, memory: float | None, progress: Progress) -> EstimateR
         coupling = couple(module, example)
         bar.advance()
     layers = selection.prunable(coupling, settings.prune.protect)
-    kronecker = Need.KRONECKER in needs_of([settings.score.criterion])
-
-    def made(batch: int, *, factors: bool = kronecker) -> Estimate:
-        return estimate(
-            module, coupling, layers, example,
-            batch=batch, samples=settings.data.calibration, positions=settings.data.positions, kronecker=factors,
-        )  # fmt: skip
-
-    found, rates = made(settings.data.batch_size), measured_rates()
+    found = estimate(
+        module, coupling, layers, example,
+        batch=settings.data.batch_size, samples=settings.data.calibration, positions=settings.data.positions,
+        kronecker=Need.KRONECKER in needs_of([settings.score.criterion]),
+    )  # fmt: skip
+    rates = measured_rates()
     budget = int(installed() * SHARE if memory is None else memory * GIB)
     total = cost.count(coupling)
     return EstimateResult(
@@ -64,7 +64,7 @@ def run(settings: Config, memory: float | None, progress: Progress) -> EstimateR
         memory=MemoryRow(found.weights, found.activations, found.factors, found.solving, found.peak, budget),
         work=_work(found, rates),
         seconds_expected=found.seconds(rates),
-        advice=_advice(found, made(1), made(settings.data.batch_size, factors=False), settings, budget),
+        advice=advice(found, budget),
     )
 
 
@@ -107,29 +107,33 @@ def _work(found: Estimate, rates: Rates) -> WorkRow:
     )
 
 
-def _advice(found: Estimate, single: Estimate, gates: Estimate, settings: Config, budget: int) -> list[str]:
+def advice(found: Estimate, budget: int) -> list[str]:
     """What brings the peak below the budget, the least change first."""
-    advice = []
+    told = []
     if found.widest > WIDEST_GRAM:
-        advice.append(
+        told.append(
             f"a weight reads {found.widest:,} inputs, more than the {WIDEST_GRAM:,} that are scored: "
             "score.criterion=gate, or prune.protect the layer before it"
         )
     if found.peak <= budget:
-        return advice
-    rest = budget - found.weights - found.factors
-    each = max(1, found.activations - single.activations) / max(1, settings.data.batch_size - 1)
-    if single.peak <= budget:
-        fits = min(settings.data.batch_size - 1, int(1 + (rest - single.activations) / each))
-        advice.append(f"data.batch_size={max(1, fits)} fits")
+        return told
+    single, fits = replace(found, batch=1), _fitting(found, budget)
+    gates = replace(found, factors=0, columns=0, solving=0)
+    if fits:
+        told.append(f"data.batch_size={fits} fits")
     if gates.peak <= budget and gates.peak < found.peak:
-        advice.append("score.criterion=gate needs no factors and fits")
+        told.append("score.criterion=gate needs no factors and fits")
     if single.activations > budget - found.weights:
-        advice.append("even one sample is too much: checkpoint activations in the network's code")
+        told.append("even one sample is too much: checkpoint activations in the network's code")
     held = max(found.solving, single.activations) + found.weights
-    if single.peak > budget > held:
+    if not fits and budget > held:
         sweeps = -(-found.factors // (budget - held))
-        advice.append(
+        told.append(
             f"score in {sweeps} sweeps of some layers each (prune.protect the others): their factors fit one by one"
         )
-    return advice or ["a machine with more memory"]
+    return told or ["a machine with more memory"]
+
+
+def _fitting(found: Estimate, budget: int) -> int:
+    """The largest batch whose peak is within the budget; 0 if one sample's is not."""
+    return bisect_right(range(1, found.batch), budget, key=lambda batch: replace(found, batch=batch).peak)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from torch import Tensor, nn
 
 from infprune.coupling.groups import ChannelLayer
-from infprune.curvature.kronecker import KroneckerFactors
+from infprune.curvature.kronecker import InputMoment, KroneckerFactors
 
 
 class Need(StrEnum):
@@ -30,7 +30,7 @@ class Statistics:
 
     samples: int = 0
     kronecker: Mapping[str, KroneckerFactors] = field(default_factory=dict)
-    moments: Mapping[str, Tensor] = field(default_factory=dict)
+    moments: Mapping[str, InputMoment] = field(default_factory=dict)
     gates_model: Mapping[str, Tensor] = field(default_factory=dict)
     gates_data: Mapping[str, Tensor] = field(default_factory=dict)
     mask_gradients: Mapping[str, Tensor] = field(default_factory=dict)

@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from infprune.coupling.groups import ChannelLayer, Role
-from infprune.curvature.kronecker import wide
+from infprune.curvature.patches import matrix, rows_read
 from infprune.influence.column_elimination import Reader, eliminate_columns
-from infprune.influence.kronecker import damped, invert, root
-from infprune.scores.consumers import columns_read, gate_price
+from infprune.influence.kronecker import dampen, invert, root
+from infprune.scores.consumers import gate_price
 from infprune.scores.contract import Criterion, Need, ScoringInputs
 
 
@@ -23,16 +22,10 @@ def _score(inputs: ScoringInputs) -> dict[str, Tensor]:
     key) are priced at their gate: 1/2 E z^2, in the same unit, with nothing that could adapt.
     """
     left = Counter(name for layer in inputs.layers if not layer.gated for name in _names(layer))
-    inverses: dict[str, Tensor] = {}  # of weights that later layers read as well
+    kept: dict[str, Tensor] = {}  # inverses of weights that are read again
 
     def price(layer: ChannelLayer) -> Tensor:
-        if layer.gated:
-            return gate_price(inputs, layer)
-        found = eliminate_columns(list(_readers(inputs, layer, inverses)))
-        left.subtract(_names(layer))
-        for name in [name for name in inverses if not left[name]]:
-            del inverses[name]
-        return found
+        return gate_price(inputs, layer) if layer.gated else eliminate_columns(_readers(inputs, layer, left, kept))
 
     return {layer.name: price(layer) for layer in inputs.layers}
 
@@ -41,16 +34,19 @@ def _names(layer: ChannelLayer) -> list[str]:
     return [s.tensor.rpartition(".")[0] for s in layer.having(Role.CONSUMER)]
 
 
-def _readers(inputs: ScoringInputs, layer: ChannelLayer, inverses: dict[str, Tensor]) -> Iterator[Reader]:
+def _readers(
+    inputs: ScoringInputs, layer: ChannelLayer, left: Counter[str], kept: dict[str, Tensor]
+) -> Iterator[Reader]:
     for s, name in zip(layer.having(Role.CONSUMER), _names(layer), strict=True):
         factors = inputs.statistics.kronecker[name]
-        if name not in inverses:
-            inverses[name] = invert(damped(factors.inputs, inputs.damping, wide(factors.inputs.device)))
-        A = inverses[name]
-        weights, columns = columns_read(inputs.module.get_submodule(name), s.index, A)
-        for a, g, w in zip(A, factors.gradients.to(A), weights, strict=True):
-            padded = F.pad(w, (0, len(a) - w.shape[1]))  # the bias column carries no channel
-            yield Reader(a, root(g, padded), columns)
+        A = kept.pop(name) if name in kept else invert(dampen(factors.inputs.dense(), inputs.damping))
+        left[name] -= 1
+        if left[name]:  # by layers that read other columns, which elimination leaves alone
+            kept[name] = A
+        owner = inputs.module.get_submodule(name)
+        columns = rows_read(owner, s.index).to(A.device)
+        for a, g, w in zip(A, factors.gradients, matrix(owner).detach(), strict=True):
+            yield Reader(a, root(g.to(a), w), columns)
 
 
 INFLUENCE = Criterion(_score, frozenset({Need.KRONECKER}), separable=True)

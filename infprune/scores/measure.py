@@ -17,7 +17,7 @@ from infprune.errors import ConfigError, InputError
 from infprune.scores import SCORES
 from infprune.scores.contract import ChannelScores, Criterion, Need, ScoringInputs, Statistics
 
-WIDEST_GRAM = 12_288  # entries: two float64 copies of the Gram matrix are then 2.3 GiB
+WIDEST_GRAM = 12_288  # entries: the float64 matrix that is inverted and eliminated is then 1.1 GiB
 
 
 def needs_of(criteria: Iterable[str]) -> frozenset[Need]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from infprune.curvature.kronecker import wide
-from infprune.influence.kronecker import damped, inverse, printed_scores
+from infprune.influence.kronecker import dampen, invert, printed_scores
 from infprune.scores.consumers import columns_read, sum_over_consumers
 from infprune.scores.contract import Criterion, Need, ScoringInputs
 
@@ -20,8 +20,8 @@ def _score(inputs: ScoringInputs) -> dict[str, Tensor]:
     def one(module: str, index: Tensor) -> Tensor:
         factors = inputs.statistics.kronecker[module]
         if module not in cache:
-            pair = (factors.inputs, factors.gradients)
-            cache[module] = tuple(inverse(damped(m.to(wide(m.device)), inputs.damping)) for m in pair)  # type: ignore[assignment]
+            pair = (factors.inputs.dense(), factors.gradients.to(wide(factors.gradients.device), copy=True))
+            cache[module] = tuple(invert(dampen(m, inputs.damping)) for m in pair)  # type: ignore[assignment]
         inverses, gradients = cache[module]
         weight, columns = columns_read(inputs.module.get_submodule(module), index, inverses)
         return torch.stack(

@@ -84,6 +84,18 @@ def test_only_half_of_a_symmetric_product_is_multiplied(monkeypatch):
     assert torch.equal(found, found.T)
 
 
+@pytest.mark.parametrize("kind", [Lags, lambda: Columns(convolution().float())])
+def test_a_total_is_new_and_may_be_wider(kind):
+    sums = kind()
+    sums.add(torch.randn(2, 3, 6, 6), ALL)
+    first = sums.total()
+    wide = sums.total(torch.float64)
+    assert (first.dtype, wide.dtype) == (torch.float32, torch.float64)
+    assert_close(wide.float(), first, rtol=1e-6, atol=1e-6)
+    wide.zero_(), first.zero_()
+    assert sums.total().abs().max() > 1
+
+
 def test_float32_sums_are_good_to_a_millionth():
     """What a float32 network's factors lose against float64 ones, relative to the mean of the diagonal."""
     module = convolution(16)

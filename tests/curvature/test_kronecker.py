@@ -60,7 +60,7 @@ def test_factors_are_the_means(name):
                 a_columns, g_columns = reference.columns(owner, a, ones=True), reference.rows(owner, g)
                 A, G = A + a_columns @ a_columns.mT, G + g_columns @ g_columns.mT
                 positions += g_columns.shape[-1]
-        assert_close(found[consumer].inputs, A / len(x), **EXACT)
+        assert_close(found[consumer].inputs.dense(), A / len(x), **EXACT)
         assert_close(found[consumer].gradients, G / positions, **EXACT)
 
 
@@ -77,7 +77,7 @@ def test_labels_are_the_models_and_draws_are_averaged():
         G = G + g.T @ g / len(x) / 3
     assert_close(found["2"].gradients[0], G, **EXACT)
     A = torch.cat([x, torch.ones(8, 1, dtype=x.dtype)], 1)
-    assert_close(found["0"].inputs[0], A.T @ A / len(x), **EXACT)  # not three times it
+    assert_close(found["0"].inputs.dense()[0], A.T @ A / len(x), **EXACT)  # not three times it
 
 
 def test_the_fisher_is_the_second_moment_at_drawn_labels():
@@ -86,7 +86,7 @@ def test_the_fisher_is_the_second_moment_at_drawn_labels():
     x = torch.randn(1, 3, dtype=torch.float64).expand(20, 3)
     found = factors(net, ["0"], [(x, LABELS.repeat(4)[:20])], seed=9)["0"]
     truth = with_bias_last(reference.fisher(net, x, reference.drawn_labels(net(x), 9)), 4, 3)
-    assert_close(torch.kron(found.gradients[0], found.inputs[0]), truth, **EXACT)
+    assert_close(torch.kron(found.gradients[0], found.inputs.dense()[0]), truth, **EXACT)
 
 
 # --- networks for which G (x) A is the curvature ----------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_exact_where_theory_says_so(build):
     owner = net.get_submodule(name)
     outs, D = owner.weight.flatten(1).shape
     own = slice(0, outs * (D + 1))  # the first module's parameters
-    product = torch.kron(found.gradients[0], found.inputs[0])
+    product = torch.kron(found.gradients[0], found.inputs.dense()[0])
     assert product.abs().max() > 1e-3
     for truth in (reference.fisher(net, x, y), reference.ggn(net, x), reference.loss_hessian(net, x, y)):
         assert_close(product, with_bias_last(truth[own, own], outs, D), **EXACT)

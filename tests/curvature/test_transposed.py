@@ -225,7 +225,7 @@ def test_kronecker_factors_of_transposed_convolutions(decoder):
             g = reference.rows(nn.Linear(1, 1) if name == "head" else nn.Conv2d(1, 1, 1), g)
             A, G = A + columns_of(owner, a) @ columns_of(owner, a).mT, G + g @ g.mT
             positions += g.shape[-1]
-        assert_close(factors.inputs, A / 6, **EXACT)
+        assert_close(factors.inputs.dense(), A / 6, **EXACT)
         assert_close(factors.gradients, G / positions, **EXACT)
 
 
@@ -269,7 +269,7 @@ def test_theorem1_reads_the_weight_as_it_multiplies_the_columns(decoder):
     statistics = measure.collect(net, layers, [(x, y)], measure.needs_of(["theorem1"]), seed=0, draws=1)
     found = measure.score("theorem1", ScoringInputs(net, layers, statistics, damping)).values
     factors = statistics.kronecker["last"]
-    A, G = factors.inputs[0], factors.gradients[0]
+    A, G = factors.inputs.dense()[0], factors.gradients[0]
     A, G = (m + damping * torch.eye(len(m), dtype=m.dtype) for m in (A, G))
     weight = net.last.weight.detach().transpose(0, 1).flip((2, 3)).flatten(1)
     theta = torch.cat([weight, torch.zeros(len(weight), 1, dtype=weight.dtype)], dim=1).flatten()

@@ -54,7 +54,7 @@ def scored(module, size, positions):
     statistics = collect(
         module, layers, data.batches, frozenset(Need), seed=3, draws=2, positions=positions, before=data.before
     )
-    found = {f"A {name}": f.inputs for name, f in statistics.kronecker.items()}
+    found = {f"A {name}": f.inputs.dense() for name, f in statistics.kronecker.items()}
     found |= {f"G {name}": f.gradients for name, f in statistics.kronecker.items()}
     found |= {f"gates {name}": z for name, z in statistics.gates_model.items()}
     inputs = ScoringInputs(module, layers, statistics, seed=2)

@@ -221,6 +221,29 @@ def test_prices_scale_like_the_loss(weights, scale):
     assert_close(found_prices(scaled), scale * found_prices(weights), rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("first", [0, 4])
+@pytest.mark.parametrize(("channels", "width"), [(7, 3), (2 * STEPS + 5, 1)])
+def test_columns_that_stand_together_are_eliminated_in_place(channels, width, first):
+    """Channels in order, as most weights read them: the same prices as in any other order, in the matrix itself."""
+    W, A, G, _ = weight(3, channels + 4, width, 2)
+    columns = first * width + torch.arange(channels * width).reshape(channels, width)
+    order = torch.randperm(channels, generator=torch.Generator().manual_seed(0))
+    inverse = torch.linalg.inv(A)
+    shuffled, before = Reader(inverse.clone(), root(G, W), columns[order]), inverse.clone()
+    found = eliminate_columns([Reader(inverse, root(G, W), columns)])
+    assert_close(found[order], eliminate_columns([shuffled]), rtol=1e-9, atol=0)
+    rows, cols = torch.meshgrid(*[columns.flatten()] * 2, indexing="ij")
+    assert not torch.equal(inverse[rows, cols], before[rows, cols])
+    inverse[rows, cols] = before[rows, cols]
+    assert torch.equal(inverse, before)  # weights that other layers read as well need the rest
+
+
+def test_readers_may_come_one_by_one():
+    weights = network(5, [(2, 3), (3, 1)], 4)
+    one_by_one = (Reader(torch.linalg.inv(A), root(G, W), columns) for W, A, G, columns in weights)
+    assert torch.equal(eliminate_columns(one_by_one), found_prices(weights))
+
+
 def test_columns_that_nobody_prunes_adapt_too():
     """Channels of another layer that the same weight reads: they stay and take over."""
     W, A, G, columns = weight(2, 5, 2, 0)

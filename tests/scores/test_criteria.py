@@ -152,7 +152,7 @@ def test_too_wide_for_the_gram_matrix(monkeypatch):
     assert narrow.keys() == whole.kronecker.keys() - {"2"}
     assert whole.moments.keys() == whole.kronecker.keys()
     for name, A in narrow.items():
-        assert_close(A, whole.kronecker[name].inputs, rtol=1e-12, atol=0)
+        assert_close(A.dense(), whole.kronecker[name].inputs.dense(), rtol=1e-12, atol=0)
 
 
 # --- what each of them is ---------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def test_theorem1_is_lemma_1_on_the_dense_curvature(name):
     for layer in layers:
         truth = torch.zeros(layer.size, dtype=torch.float64)
         for consumer, index in readers(layer).items():
-            A, G = statistics.kronecker[consumer].inputs[0], statistics.kronecker[consumer].gradients[0]
+            A, G = statistics.kronecker[consumer].inputs.dense()[0], statistics.kronecker[consumer].gradients[0]
             eye = torch.eye(len(A) + len(G), dtype=A.dtype)
             A, G = A + damping * eye[: len(A), : len(A)], G + damping * eye[: len(G), : len(G)]
             owner = module.get_submodule(consumer)
@@ -275,6 +275,15 @@ def test_theorem1_is_lemma_1_on_the_dense_curvature(name):
                 w[:, columns] = 1
                 truth[c] += reference.theorem1(torch.kron(G, A), theta, w.flatten())[2]
         assert_close(found[layer.name], truth, **EXACT)
+
+
+@pytest.mark.parametrize("criterion", [name for name, entry in SCORES.items() if entry.separable])
+def test_the_scores_of_a_layer_do_not_depend_on_the_others(criterion):
+    module, x, layers = loaded("concat")
+    together = values(criterion, module, layers, [(x, LABELS)])
+    for layer in layers:
+        alone = values(criterion, module, [layer], [(x, LABELS)])[layer.name]
+        assert_close(together[layer.name], alone, rtol=1e-9, atol=0)
 
 
 # --- what the influence must know -------------------------------------------------------------------------------------

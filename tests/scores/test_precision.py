@@ -25,7 +25,7 @@ def scored(name, precision):
     batches = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 5) for _ in range(2)]
     layers = selection.prunable(couple(module, batches[0][0]))
     found = collect(module, layers, batches, needs_of([name]), seed=0, draws=1, precision=precision)
-    types = {t.dtype for f in found.kronecker.values() for t in (f.inputs, f.gradients)}
+    types = {t.dtype for f in found.kronecker.values() for t in (f.inputs.sums.total(), f.gradients)}
     types |= {z.dtype for z in (*found.gates_model.values(), *found.gates_data.values())}
     return torch.cat([*score(name, ScoringInputs(module, layers, found)).values.values()]), types
 
