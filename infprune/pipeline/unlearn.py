@@ -44,12 +44,12 @@ from infprune.training import train
 from infprune.unlearning import METHODS, WHOLE
 from infprune.unlearning.activity import activity, filtered
 from infprune.unlearning.contract import Linearised, Solving
+from infprune.unlearning.lengths import searched
 from infprune.unlearning.objective import Forgetting
 from infprune.unlearning.selection import SELECTIONS, Chosen, Measured, chosen
 
 AUTO = 3e-2  # `damping: auto`: this share of the curvature's largest |eigenvalue|
 APPLICATIONS, RETRAINING = "applications.json", "retrain.ckpt"  # what `--resume` takes up
-DOUBLINGS = 8  # of the longest length, while it is the best one
 
 
 @dataclass(frozen=True)
@@ -216,28 +216,27 @@ def _applied(bench: Workbench, positions: Tensor, exam: Exam, number: int, best:
     bar.advance(f"application {number}: Hessian")
     shift = METHODS[choice.method](near)
     bar.advance(f"application {number}: {shift.solution.outcome}")
-    theta, trials = bench.space.values(bench.module), list[Trial]()
-    waiting, further = sorted(set(choice.lengths)), DOUBLINGS
-    while waiting:
-        length = waiting.pop(0)
+    theta, trials = bench.space.values(bench.module), dict[float, Trial]()
+
+    def tried(length: float) -> float | None:
         bench.space.load(bench.module, theta + length * near.share * shift.value)
         try:
             quality = exam.taken(bench.module, session)
         except InputError:  # so far away that the outputs overflow
             bar.advance(f"application {number}, length {length:g}: not finite")
-            break
+            return None
         bar.advance(f"application {number}, length {length:g}: kept {quality.kept:.4f}")
-        trials.append(Trial(number, length, quality, score(kind, quality), chosen=False))
-        rising = trials[-1].score > max([best, *(t.score for t in trials[:-1])])
-        if not waiting and rising and further:
-            waiting, further = [2 * length], further - 1
-    top = max(trials, key=lambda t: t.score, default=None)
-    length = top.length if top is not None and top.score > best else 0.0
+        trials[length] = Trial(number, length, quality, score(kind, quality), chosen=False)
+        return trials[length].score
+
+    scores = searched(tried, choice.lengths, best)
+    length = max(scores, key=scores.__getitem__, default=0.0)
+    length = length if scores.get(length, best) > best else 0.0
     move = length * near.share * shift.value
     bench.space.load(bench.module, theta + move)
     if length:
         atomic_write(_weights(bench, number), save({"theta": bench.space.values(bench.module).cpu()}))
-    found, s = [asdict(t) | {"chosen": t.length == length} for t in trials], shift.solution
+    found, s = [asdict(trials[at]) | {"chosen": at == length} for at in scores], shift.solution
     made = Application(str(s.outcome), s.iterations, s.residual, s.message, length, float(move.norm()))
     return {"application": asdict(made), "trials": found, "damping": near.solving.damping}
 
