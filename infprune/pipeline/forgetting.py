@@ -1,5 +1,6 @@
 """Which training samples are forgotten, and what a network is asked to show that it has."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from infprune.data.dataset import Changed, Part, Samples, labels
-from infprune.data.subset_file import check_subset, read_subset
+from infprune.data.index_file import named
 from infprune.errors import ConfigError, InputError
 from infprune.evaluation import Answers, answers
 from infprune.pipeline.session import Session
@@ -39,6 +40,12 @@ class Task:
     def share(self) -> float:
         """P: forgotten samples over all of the training split."""
         return len(self.forget) / len(self.session.splits.train)
+
+    @property
+    def identity(self) -> str:
+        """What is forgotten, whatever the file is called that says so."""
+        places = torch.cat([self.forget, self.forget if self.y is None else self.y[self.forget]])
+        return f"{self.kind} {hashlib.sha256(places.numpy().tobytes()).hexdigest()}"
 
     @property
     def corrected(self) -> Samples:
@@ -172,10 +179,9 @@ def _of_class(session: Session, label: int) -> Task:
 def _of_file(session: Session, path: Path) -> Task:
     train = session.splits.train
     assert isinstance(train, Part)
-    subset = read_subset(path)
-    check_subset(subset, train.base, path)
-    chosen = torch.isin(train.indices, subset.indices)
-    return _divided(session, "file", chosen, unseen=len(subset.indices) - int(chosen.sum()))
+    wanted = named(path, train.base)
+    chosen = torch.isin(train.indices, wanted)
+    return _divided(session, "file", chosen, unseen=len(wanted) - int(chosen.sum()))
 
 
 def _of_backdoor(session: Session) -> Task:

@@ -336,9 +336,10 @@ def _valid(value: Any) -> bool:
 def _identity(bench: Workbench) -> str:
     settings = bench.session.config.model_dump()
     content = {key: settings[key] for key in ("model", "data", "unlearn")} | {"seed": settings["run"]["seed"]}
-    for key in ("finetune", "retrain"):  # what is measured beside it
+    for key in ("finetune", "retrain", "forget"):  # what is measured beside it; a file may say something else by now
         content["unlearn"].pop(key)
-    content |= {"weights": digest(bench.module), "versions": [__version__, torch.__version__]}
+    content |= {"forget": bench.task.identity, "weights": digest(bench.module)}
+    content["versions"] = [__version__, torch.__version__]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -363,7 +364,7 @@ def _finetuned(
             session.batches(session.splits.validation),
             session.recipe("finetune"),
             seed=session.config.run.seed,
-            origin=f"{session.data_identity} {session.config.unlearn.forget}",
+            origin=f"{session.data_identity} {task.identity}",
             auxiliary=uncalled(module, session.example()),
             checkpoint=session.folder / "finetune.ckpt",
             resume=resume,
@@ -385,7 +386,7 @@ def _retrained(
             session.batches(session.splits.validation),
             session.recipe("train"),
             seed=session.config.run.seed,
-            origin=f"{session.data_identity} {session.config.unlearn.forget}",
+            origin=f"{session.data_identity} {task.identity}",
             augment=session.augment(),
             checkpoint=session.folder / RETRAINING,
             resume=resume,
