@@ -29,7 +29,7 @@ from infprune.files import atomic_write, exists
 from infprune.forward import uncalled
 from infprune.models.checkpoint import digest
 from infprune.pipeline.artifact import open_artifact
-from infprune.pipeline.forgetting import Exam, Task, open_task, score
+from infprune.pipeline.forgetting import Exam, Task, open_task
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.session import Session, manifest, open_model, open_session, provenance
 from infprune.pipeline.stopwatch import Stopwatch
@@ -189,11 +189,11 @@ def _influence(bench: Workbench, samples: Samples) -> dict[str, Tensor]:
 def _walked(bench: Workbench, positions: Tensor, progress: Progress, *, resume: bool) -> Walk:
     """Apply the method again and again from where it led, each time with the length that validation prefers."""
     settings, session = bench.session.config, bench.session
-    choice, kind = settings.unlearn, bench.task.kind
+    choice = settings.unlearn
     exam = bench.task.exam("validation")
-    start = exam.taken(bench.module, session)
+    start = exam.judged(bench.module, session)
     store = Store(session.folder / APPLICATIONS, _identity(bench), resume=resume, valid=_valid)
-    best, applications, trials, damping = score(kind, start), [], [], 0.0
+    best, applications, trials, damping = start.score, [], [], 0.0
     steps = choice.applications * (2 + len(choice.lengths))
     with progress.bar("unlearn", steps) as bar:
         for number in range(1, choice.applications + 1):
@@ -206,12 +206,12 @@ def _walked(bench: Workbench, positions: Tensor, progress: Progress, *, resume: 
             if not any(t.chosen for t in tried):
                 break
             best = max(t.score for t in tried)
-    return Walk(applications, trials, start, damping)
+    return Walk(applications, trials, start.quality, damping)
 
 
 def _applied(bench: Workbench, positions: Tensor, exam: Exam, number: int, best: float, bar: Bar) -> dict[str, Any]:
     """One application: the direction, the lengths, the best one taken if it is better than staying."""
-    choice, session, kind = bench.session.config.unlearn, bench.session, bench.task.kind
+    choice, session = bench.session.config.unlearn, bench.session
     near = _near(bench, positions, number)
     bar.advance(f"application {number}: Hessian")
     shift = METHODS[choice.method](near)
@@ -221,12 +221,12 @@ def _applied(bench: Workbench, positions: Tensor, exam: Exam, number: int, best:
     def tried(length: float) -> float | None:
         bench.space.load(bench.module, theta + length * near.share * shift.value)
         try:
-            quality = exam.taken(bench.module, session)
+            judged = exam.judged(bench.module, session)
         except InputError:  # so far away that the outputs overflow
             bar.advance(f"application {number}, length {length:g}: not finite")
             return None
-        bar.advance(f"application {number}, length {length:g}: kept {quality.kept:.4f}")
-        trials[length] = Trial(number, length, quality, score(kind, quality), chosen=False)
+        bar.advance(f"application {number}, length {length:g}: kept {judged.quality.kept:.4f}")
+        trials[length] = Trial(number, length, judged.quality, judged.score, chosen=False)
         return trials[length].score
 
     scores = searched(tried, choice.lengths, best)
