@@ -108,8 +108,8 @@ class Task:
 class Judged:
     """What a network showed, and the score of it that decides on the validation split; larger is better.
 
-    A class: kept accuracy less that of the forgotten class. A backdoor: minus the loss at the right labels, its means
-    without and with the trigger in equal parts; by accuracy the best first step was to drop the attacker's class.
+    A class: kept accuracy less that of the forgotten class. A backdoor: minus the loss at the right labels, half of it
+    without and half with the trigger; by accuracy the best first step was to drop the attacker's class for good.
     A file: kept accuracy less twice the distance of the membership AUC from ignorance, .5: samples that were forgotten
     are as well known as any that were never seen, not worse.
     """

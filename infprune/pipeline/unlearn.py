@@ -112,7 +112,7 @@ def run(path: Path | None, settings: Config, progress: Progress, *, resume: bool
         solver=_solver(settings),
         damping=walk.damping,
         parameters=bench.space.size,
-        parameters_changed=len(positions) if walk.applications else 0,
+        parameters_changed=len(positions) if any(a.length for a in walk.applications) else 0,
         samples={
             "forget": len(task.forget),
             "kept": len(task.rest),
