@@ -29,7 +29,7 @@ class UnlearnConfig(Section):
     forget: str | None = Field(
         default=None,
         pattern=r"^(class:[0-9]+|file:.+|backdoor)$",
-        description="`class:N`, `file:PATH` (training samples, by a subset file or indices) or `backdoor` (of the data).",
+        description="`class:N`, `file:PATH` (training samples, a subset file or indices) or `backdoor` (of the data).",
         json_schema_extra={"expected": "class:N, file:PATH or backdoor"},
     )
     objective: Literal["auto", "loss", "runner-up"] = Field(

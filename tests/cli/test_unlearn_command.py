@@ -12,6 +12,7 @@ from infprune.data.dataset import DataRequest
 from infprune.data.digits import digits
 from infprune.data.subset_file import Subset, fingerprint, write_subset
 from infprune.files import sha256
+from infprune.unlearning import METHODS
 from runs import call
 from test_bad_input import one_line
 
@@ -69,6 +70,26 @@ def test_a_backdoor_is_closed_and_the_file_reloads(infprune, trained):
         damaged = infprune("unlearn", *words, "run.dir=a", "--resume")
         assert damaged.code == 6
         assert "applications.json: it is damaged" in one_line(damaged)
+
+
+def test_an_interrupted_run_goes_on(infprune, trained, monkeypatch):
+    words = [*trained, *SMALL, "unlearn.applications=3", "unlearn.lengths=[0.5,1,2]"]
+    assert infprune("unlearn", *words, "run.dir=whole", "-q").code == 0
+    made, real = [], METHODS["gif"]
+
+    def killed(near):
+        made.append(near)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return real(near)
+
+    monkeypatch.setitem(METHODS, "gif", killed)
+    outcome = infprune("unlearn", *words, "run.dir=r")
+    assert (outcome.code, "interrupted" in one_line(outcome)) == (130, True)
+    assert not Path("r/unlearned.safetensors").exists()
+    assert infprune("unlearn", *words, "run.dir=r", "--resume", "-q").code == 0
+    assert len(made) == 4  # the third application alone was made again
+    assert sha256("r/unlearned.safetensors") == sha256("whole/unlearned.safetensors")
 
 
 @pytest.mark.slow
