@@ -63,7 +63,7 @@ def main() -> None:
                 found[key] = timed(run, found.get(key))
                 atomic_write(stored(task), json.dumps({k: v for k, v in found.items() if k.startswith(f"{task}/")}))
                 print(key, found[key]["after"], flush=True)
-    write(found, given)
+    write({key: timed(run) for key, run in found.items()}, given)
 
 
 def stored(task: str) -> Path:
@@ -126,15 +126,14 @@ def write(found: dict[str, Any], given: argparse.Namespace) -> None:
     atomic_write(RESULTS / "unlearning.json", json.dumps(found, indent=1))
 
 
-def timed(run: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
-    """A run that went on from an earlier one, with the time that the earlier one took."""
-    if before is None:
-        return run
-    run["seconds"] |= before["seconds"]
-    if run["retrained"]:
-        took = run["seconds"]["select"] + run["seconds"]["unlearn"]
-        run["retrained"]["time_ratio"] = took / run["retrained"]["seconds"]
-    return run
+def timed(run: dict[str, Any], before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A run, with the times that earlier processes took where it went on from theirs."""
+    seconds = run["seconds"] | (before or {"seconds": {}})["seconds"]
+    retrained = run["retrained"]
+    if retrained:
+        took = seconds["select"] + seconds["unlearn"]
+        retrained |= {"seconds": seconds["retrain"], "time_ratio": took / seconds["retrain"]}
+    return run | {"seconds": seconds, "retrained": retrained}
 
 
 def command(found: dict[str, Any], task: str) -> str:

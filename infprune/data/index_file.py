@@ -26,10 +26,10 @@ def named(path: Path, train: Samples) -> Tensor:
         subset = read_subset(path)
         check_subset(subset, train, path)
         return subset.indices
-    found = torch.tensor([_index(path, word, len(train)) for word in _words(text)], dtype=torch.int64).unique()
-    if not len(found):
+    found = sorted({_index(path, word, len(train)) for word in _words(text)})
+    if not found:
         raise InputError(f"{path}: it names no sample; expected {FORM}")
-    return found
+    return torch.tensor(found, dtype=torch.int64)
 
 
 def _words(text: str) -> list[str]:
