@@ -25,7 +25,9 @@ def unlearn(
         typer.Argument(metavar="[FILE] [KEY=VALUE]...", help="A file infprune wrote (none: the configured network)."),
     ] = None,
     config: ConfigOption = None,
-    forget: Annotated[str | None, typer.Option(help="class:N, file:PATH (a subset file) or backdoor.")] = None,
+    forget: Annotated[
+        str | None, typer.Option(help="class:N, file:PATH (a subset file, or indices) or backdoor.")
+    ] = None,
     method: Annotated[str | None, typer.Option(help="gif, fif, pif, if or second-order.")] = None,
     selection: Annotated[
         str | None, typer.Option(help="Which filters may change: gradient-exclusive, activation-high, random, ...")

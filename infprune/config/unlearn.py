@@ -29,7 +29,7 @@ class UnlearnConfig(Section):
     forget: str | None = Field(
         default=None,
         pattern=r"^(class:[0-9]+|file:.+|backdoor)$",
-        description="`class:N`, `file:PATH` (a subset file of training samples) or `backdoor` (of the dataset).",
+        description="`class:N`, `file:PATH` (training samples, a subset file or indices) or `backdoor` (of the data).",
         json_schema_extra={"expected": "class:N, file:PATH or backdoor"},
     )
     objective: Literal["auto", "loss", "runner-up"] = Field(
@@ -63,7 +63,7 @@ class UnlearnConfig(Section):
     lengths: list[Annotated[float, Field(gt=0)]] = Field(
         default=[0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0],
         min_length=1,
-        description="Step lengths tried, and twice the longest while that is the best; 1 is what theory says.",
+        description="Step lengths tried, and longer or shorter ones while an end is the best; 1 is what theory says.",
         json_schema_extra={"expected": "a list of numbers > 0"},
     )
     samples: int = Field(default=1024, gt=0, description="Training samples for the Hessian.")

@@ -15,7 +15,7 @@ from infprune.data.dataset import Part, Samples, gather
 from infprune.data.image_folder import FolderDataset
 from infprune.data.pixels import PixelDataset
 from infprune.errors import InputError
-from infprune.files import atomic_writes
+from infprune.files import atomic_writes, exists, is_file
 from infprune.forward import Inputs, tensors
 from infprune.imports import one_line
 
@@ -133,15 +133,23 @@ def _raw(train: Samples, start: int, stop: int) -> tuple[Inputs, Tensor]:
     return gather(train, range(start, stop))
 
 
-def _parsed(path: Path) -> _Content:
+def text_of(path: Path, expected: str = "a subset file that `infprune data prune` wrote") -> str:
+    """Read a file of text.
+
+    Raises:
+        InputError: missing, no file such as a folder or a device, or no text.
+    """
+    if not is_file(path):
+        found = "not a file" if exists(path) else "no such file"
+        raise InputError(f"{path}: {found}; give {expected}")
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; give a subset file that `infprune data prune` wrote") from error
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot read the subset file {path} ({one_line(error)}); give a file of `data prune`"
-        ) from error
+        raise InputError(f"cannot read {path} ({one_line(error)}); give {expected}") from error
+
+
+def _parsed(path: Path) -> _Content:
+    text = text_of(path)
     try:
         content = json.loads(text)
         kind, version = content.get("kind"), content.get("schema_version")

@@ -1,5 +1,6 @@
 """Which training samples are forgotten, and what a network is asked to show that it has."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from infprune.data.dataset import Changed, Part, Samples, labels
-from infprune.data.subset_file import check_subset, read_subset
+from infprune.data.index_file import named
 from infprune.errors import ConfigError, InputError
 from infprune.evaluation import Answers, answers
 from infprune.pipeline.session import Session
@@ -39,6 +40,12 @@ class Task:
     def share(self) -> float:
         """P: forgotten samples over all of the training split."""
         return len(self.forget) / len(self.session.splits.train)
+
+    @property
+    def identity(self) -> str:
+        """What is forgotten, whatever the file is called that says so."""
+        places = torch.cat([self.forget, self.forget if self.y is None else self.y[self.forget]])
+        return f"{self.kind} {hashlib.sha256(places.numpy().tobytes()).hexdigest()}"
 
     @property
     def corrected(self) -> Samples:
@@ -98,6 +105,20 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What a network showed, and the score of it that decides on the validation split; larger is better.
+
+    A class: kept accuracy less that of the forgotten class. A backdoor: minus the loss at the right labels, half of it
+    without and half with the trigger; by accuracy the best first step was to drop the attacker's class for good.
+    A file: kept accuracy less twice the distance of the membership AUC from ignorance, .5: samples that were forgotten
+    are as well known as any that were never seen, not worse.
+    """
+
+    quality: Quality
+    score: float
+
+
+@dataclass(frozen=True)
 class Exam:
     """A split with the positions that are to be kept, the forgotten training samples, and others of their kind."""
 
@@ -110,6 +131,10 @@ class Exam:
 
     def taken(self, module: nn.Module, session: Session) -> Quality:
         """Ask a network."""
+        return self.judged(module, session).quality
+
+    def judged(self, module: nn.Module, session: Session) -> Judged:
+        """Ask a network, and say how good that is."""
         whole = answers(module, session.batches(self.samples))
         members = answers(module, session.batches(self.members)).loss
         kept = _accuracy(whole, self.kept)
@@ -122,28 +147,16 @@ class Exam:
             elsewhere = float(fooled[torch.ne(told.y, target)].double().mean())
             attack = float(fooled.double().mean())
             auc = attack_auc(members, others)
-            return Quality(whole.accuracy, kept, None, told.accuracy, attack, elsewhere, auc)
+            loss = 0.5 * float(whole.loss[self.kept].double().mean() + told.loss.double().mean())
+            return Judged(Quality(whole.accuracy, kept, None, told.accuracy, attack, elsewhere, auc), -loss)
         assert self.others is not None
         asked = answers(module, session.batches(self.others))
+        auc = attack_auc(members, asked.loss)
         if self.others is self.samples:
             forgotten = answers(module, session.batches(self.members)).accuracy
-        else:
-            forgotten = asked.accuracy
-        return Quality(whole.accuracy, kept, forgotten, None, None, None, attack_auc(members, asked.loss))
-
-
-def score(kind: str, quality: Quality) -> float:
-    """What decides on the validation split; larger is better.
-
-    A class: kept accuracy less that of the forgotten class. A backdoor: mean accuracy without and with the trigger.
-    A file: kept accuracy less twice the distance of the membership AUC from ignorance, .5: samples that were forgotten
-    are as well known as any that were never seen, not worse.
-    """
-    if kind == "class":
-        return quality.kept - (quality.forgotten or 0.0)
-    if kind == "backdoor":
-        return 0.5 * (quality.kept + (quality.relabelled or 0.0))
-    return quality.kept - 2 * abs(quality.membership - 0.5)
+            return Judged(Quality(whole.accuracy, kept, forgotten, None, None, None, auc), kept - 2 * abs(auc - 0.5))
+        forgotten = asked.accuracy
+        return Judged(Quality(whole.accuracy, kept, forgotten, None, None, None, auc), kept - forgotten)
 
 
 def open_task(session: Session) -> Task:
@@ -172,10 +185,9 @@ def _of_class(session: Session, label: int) -> Task:
 def _of_file(session: Session, path: Path) -> Task:
     train = session.splits.train
     assert isinstance(train, Part)
-    subset = read_subset(path)
-    check_subset(subset, train.base, path)
-    chosen = torch.isin(train.indices, subset.indices)
-    return _divided(session, "file", chosen, unseen=len(subset.indices) - int(chosen.sum()))
+    wanted = named(path, train.base)
+    chosen = torch.isin(train.indices, wanted)
+    return _divided(session, "file", chosen, unseen=len(wanted) - int(chosen.sum()))
 
 
 def _of_backdoor(session: Session) -> Task:

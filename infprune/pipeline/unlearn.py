@@ -29,7 +29,7 @@ from infprune.files import atomic_write, exists
 from infprune.forward import uncalled
 from infprune.models.checkpoint import digest
 from infprune.pipeline.artifact import open_artifact
-from infprune.pipeline.forgetting import Exam, Task, open_task, score
+from infprune.pipeline.forgetting import Exam, Task, open_task
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.session import Session, manifest, open_model, open_session, provenance
 from infprune.pipeline.stopwatch import Stopwatch
@@ -44,12 +44,12 @@ from infprune.training import train
 from infprune.unlearning import METHODS, WHOLE
 from infprune.unlearning.activity import activity, filtered
 from infprune.unlearning.contract import Linearised, Solving
+from infprune.unlearning.lengths import searched
 from infprune.unlearning.objective import Forgetting
 from infprune.unlearning.selection import SELECTIONS, Chosen, Measured, chosen
 
 AUTO = 3e-2  # `damping: auto`: this share of the curvature's largest |eigenvalue|
 APPLICATIONS, RETRAINING = "applications.json", "retrain.ckpt"  # what `--resume` takes up
-DOUBLINGS = 8  # of the longest length, while it is the best one
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def run(path: Path | None, settings: Config, progress: Progress, *, resume: bool
         solver=_solver(settings),
         damping=walk.damping,
         parameters=bench.space.size,
-        parameters_changed=len(positions) if walk.applications else 0,
+        parameters_changed=len(positions) if any(a.length for a in walk.applications) else 0,
         samples={
             "forget": len(task.forget),
             "kept": len(task.rest),
@@ -189,11 +189,11 @@ def _influence(bench: Workbench, samples: Samples) -> dict[str, Tensor]:
 def _walked(bench: Workbench, positions: Tensor, progress: Progress, *, resume: bool) -> Walk:
     """Apply the method again and again from where it led, each time with the length that validation prefers."""
     settings, session = bench.session.config, bench.session
-    choice, kind = settings.unlearn, bench.task.kind
+    choice = settings.unlearn
     exam = bench.task.exam("validation")
-    start = exam.taken(bench.module, session)
+    start = exam.judged(bench.module, session)
     store = Store(session.folder / APPLICATIONS, _identity(bench), resume=resume, valid=_valid)
-    best, applications, trials, damping = score(kind, start), [], [], 0.0
+    best, applications, trials, damping = start.score, [], [], 0.0
     steps = choice.applications * (2 + len(choice.lengths))
     with progress.bar("unlearn", steps) as bar:
         for number in range(1, choice.applications + 1):
@@ -206,38 +206,37 @@ def _walked(bench: Workbench, positions: Tensor, progress: Progress, *, resume: 
             if not any(t.chosen for t in tried):
                 break
             best = max(t.score for t in tried)
-    return Walk(applications, trials, start, damping)
+    return Walk(applications, trials, start.quality, damping)
 
 
 def _applied(bench: Workbench, positions: Tensor, exam: Exam, number: int, best: float, bar: Bar) -> dict[str, Any]:
     """One application: the direction, the lengths, the best one taken if it is better than staying."""
-    choice, session, kind = bench.session.config.unlearn, bench.session, bench.task.kind
+    choice, session = bench.session.config.unlearn, bench.session
     near = _near(bench, positions, number)
     bar.advance(f"application {number}: Hessian")
     shift = METHODS[choice.method](near)
     bar.advance(f"application {number}: {shift.solution.outcome}")
-    theta, trials = bench.space.values(bench.module), list[Trial]()
-    waiting, further = sorted(set(choice.lengths)), DOUBLINGS
-    while waiting:
-        length = waiting.pop(0)
+    theta, trials = bench.space.values(bench.module), dict[float, Trial]()
+
+    def tried(length: float) -> float | None:
         bench.space.load(bench.module, theta + length * near.share * shift.value)
         try:
-            quality = exam.taken(bench.module, session)
+            judged = exam.judged(bench.module, session)
         except InputError:  # so far away that the outputs overflow
             bar.advance(f"application {number}, length {length:g}: not finite")
-            break
-        bar.advance(f"application {number}, length {length:g}: kept {quality.kept:.4f}")
-        trials.append(Trial(number, length, quality, score(kind, quality), chosen=False))
-        rising = trials[-1].score > max([best, *(t.score for t in trials[:-1])])
-        if not waiting and rising and further:
-            waiting, further = [2 * length], further - 1
-    top = max(trials, key=lambda t: t.score, default=None)
-    length = top.length if top is not None and top.score > best else 0.0
+            return None
+        bar.advance(f"application {number}, length {length:g}: kept {judged.quality.kept:.4f}")
+        trials[length] = Trial(number, length, judged.quality, judged.score, chosen=False)
+        return trials[length].score
+
+    scores = searched(tried, choice.lengths, best)
+    length = max(scores, key=scores.__getitem__, default=0.0)
+    length = length if scores.get(length, best) > best else 0.0
     move = length * near.share * shift.value
     bench.space.load(bench.module, theta + move)
     if length:
         atomic_write(_weights(bench, number), save({"theta": bench.space.values(bench.module).cpu()}))
-    found, s = [asdict(t) | {"chosen": t.length == length} for t in trials], shift.solution
+    found, s = [asdict(trials[at]) | {"chosen": at == length} for at in scores], shift.solution
     made = Application(str(s.outcome), s.iterations, s.residual, s.message, length, float(move.norm()))
     return {"application": asdict(made), "trials": found, "damping": near.solving.damping}
 
@@ -337,9 +336,10 @@ def _valid(value: Any) -> bool:
 def _identity(bench: Workbench) -> str:
     settings = bench.session.config.model_dump()
     content = {key: settings[key] for key in ("model", "data", "unlearn")} | {"seed": settings["run"]["seed"]}
-    for key in ("finetune", "retrain"):  # what is measured beside it
+    for key in ("finetune", "retrain", "forget"):  # what is measured beside it; a file may say something else by now
         content["unlearn"].pop(key)
-    content |= {"weights": digest(bench.module), "versions": [__version__, torch.__version__]}
+    content |= {"forget": bench.task.identity, "weights": digest(bench.module)}
+    content["versions"] = [__version__, torch.__version__]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -364,7 +364,7 @@ def _finetuned(
             session.batches(session.splits.validation),
             session.recipe("finetune"),
             seed=session.config.run.seed,
-            origin=f"{session.data_identity} {session.config.unlearn.forget}",
+            origin=f"{session.data_identity} {task.identity}",
             auxiliary=uncalled(module, session.example()),
             checkpoint=session.folder / "finetune.ckpt",
             resume=resume,
@@ -386,7 +386,7 @@ def _retrained(
             session.batches(session.splits.validation),
             session.recipe("train"),
             seed=session.config.run.seed,
-            origin=f"{session.data_identity} {session.config.unlearn.forget}",
+            origin=f"{session.data_identity} {task.identity}",
             augment=session.augment(),
             checkpoint=session.folder / RETRAINING,
             resume=resume,

@@ -29,7 +29,11 @@ class Quality:
 
 @dataclass(frozen=True)
 class Trial:
-    """One step length of one application, on the validation split; the highest `score` was `chosen`, if any."""
+    """One step length of one application, on the validation split; the highest `score` was `chosen`, if any.
+
+    `score`: kept accuracy less that of the forgotten class; of a backdoor, minus the loss at the right labels, half of
+    it without and half with the trigger; of samples, kept accuracy less twice |membership - .5|.
+    """
 
     application: int
     length: float

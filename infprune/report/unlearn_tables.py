@@ -96,7 +96,8 @@ def _told(r: UnlearnResult) -> list[str]:
     """The applications, and the way to the retrained network."""
     lines = []
     for i, a in enumerate(r.applications, 1):
-        taken = f"length {a.length:g}, |change| {a.norm:.3g}" if a.length else "no length better than staying"
+        why = f" ({a.message})" if a.message else ""
+        taken = f"length {a.length:g}, |change| {a.norm:.3g}" if a.length else f"no length better than staying{why}"
         lines.append(
             f"Application {i}: {a.outcome} after {a.iterations} iterations, residual {a.residual:.1e}; {taken}."
         )

@@ -12,6 +12,7 @@ from infprune.data.dataset import DataRequest
 from infprune.data.digits import digits
 from infprune.data.subset_file import Subset, fingerprint, write_subset
 from infprune.files import sha256
+from infprune.unlearning import METHODS
 from runs import call
 from test_bad_input import one_line
 
@@ -69,6 +70,26 @@ def test_a_backdoor_is_closed_and_the_file_reloads(infprune, trained):
         damaged = infprune("unlearn", *words, "run.dir=a", "--resume")
         assert damaged.code == 6
         assert "applications.json: it is damaged" in one_line(damaged)
+
+
+def test_an_interrupted_run_goes_on(infprune, trained, monkeypatch):
+    words = [*trained, *SMALL, "unlearn.applications=3", "unlearn.lengths=[0.5,1,2]"]
+    assert infprune("unlearn", *words, "run.dir=whole", "-q").code == 0
+    made, real = [], METHODS["gif"]
+
+    def killed(near):
+        made.append(near)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return real(near)
+
+    monkeypatch.setitem(METHODS, "gif", killed)
+    outcome = infprune("unlearn", *words, "run.dir=r")
+    assert (outcome.code, "interrupted" in one_line(outcome)) == (130, True)
+    assert not Path("r/unlearned.safetensors").exists()
+    assert infprune("unlearn", *words, "run.dir=r", "--resume", "-q").code == 0
+    assert len(made) == 4  # the third application alone was made again
+    assert sha256("r/unlearned.safetensors") == sha256("whole/unlearned.safetensors")
 
 
 @pytest.mark.slow
@@ -144,6 +165,20 @@ def test_samples_of_a_subset_file(infprune, trained, tmp_path):
     assert found["after"]["forgotten"] is not None
 
 
+def test_bare_indices_and_a_list_that_changes_between_runs(infprune, trained, tmp_path):
+    """The same samples are the same run, whatever file names them; others are another run."""
+    words = [*trained, *PLAIN, *SMALL, "unlearn.applications=1", "run.dir=r", "--json"]
+    Path("f.txt").write_text("\n".join(map(str, range(40))))
+    first = infprune("unlearn", *words, "--forget", "file:f.txt")
+    assert first.code == 0, first.err
+    assert first.json["samples"]["forget"] + first.json["unseen"] == 40
+    again = infprune("unlearn", *words, "--resume", "--forget", subset(tmp_path / "f.json", list(range(40)))).json
+    assert (again["applications"], again["after"]) == (first.json["applications"], first.json["after"])
+    Path("f.txt").write_text("41, 42, 43")
+    other = infprune("unlearn", *words, "--resume", "--forget", "file:f.txt")
+    assert (other.code, "measured with other settings" in one_line(other)) == (2, True)
+
+
 def refused(infprune, code, *words):
     outcome = infprune("unlearn", *words)
     assert outcome.code == code
@@ -159,6 +194,8 @@ def test_bad_input(infprune, trained, tmp_path):
     assert "say what to forget" in told(2, "unlearn.forget=null")
     assert "digits has no backdoor; use mnist_backdoor" in told(2, *PLAIN, "--forget", "backdoor")
     assert "unlearn.ratio: expected a number in (0, 1], got 0.0" in told(2, "--ratio", 0)
+    assert "unlearn.ratio: expected a number in (0, 1], got 1.5" in told(2, "--ratio", 1.5)
+    assert "is a checkpoint of another architecture" in told(6, "model.name=digits_resnet", "model.args={}")
     assert "got 'giff'; did you mean gif?" in told(2, "--method", "giff")
     assert "got 'gradient-hihg'; did you mean gradient-high?" in told(2, "--selection", "gradient-hihg")
     file = tmp_path / "f.json"
@@ -168,6 +205,8 @@ def test_bad_input(infprune, trained, tmp_path):
     assert "of another data set" in told(6, "--forget", subset(file, [1, 2]))
     assert "of a data set of 99 training samples" in told(6, *PLAIN, "--forget", subset(file, [1, 2], samples=99))
     assert "nowhere.json: no such file; give a subset file" in told(6, "--forget", "file:nowhere.json")
+    file.write_text("1 2 1438")
+    assert "f.json: expected indices in 0..1437, got 1438" in told(6, *PLAIN, "--forget", f"file:{file}")
     assert not (tmp_path / "runs").exists()
 
 

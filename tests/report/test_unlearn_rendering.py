@@ -81,6 +81,13 @@ def test_what_was_not_measured_has_no_row_or_column():
         assert part not in text
 
 
+def test_why_nothing_was_changed_is_told():
+    why = replace(RESULT.applications[1], message="the series does not converge; use if")
+    text = shown(replace(RESULT, applications=[replace(RESULT.applications[0], message="more iterations"), why]))
+    assert "no length better than staying (the series does not converge; use if)." in text
+    assert "more iterations" not in text  # it was good enough to be taken
+
+
 def test_markdown_marks_the_choice():
     lines = unlearn_markdown(RESULT).splitlines()
     (row,) = [line for line in lines if line.endswith("* |")]

@@ -149,6 +149,17 @@ def test_second_order_is_that_of_the_paper_up_to_the_third():
     assert 3.5 < firsts[0] / firsts[1] < 4.5
 
 
+def test_a_second_order_that_has_no_limit_says_so():
+    """K is the larger, the smaller H is beside it; nothing is told where the second term is the shorter one."""
+    g = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    for size, told in ((4.0, False), (6.0, True)):
+        K = Dense(size * torch.eye(2, dtype=torch.float64))
+        near = Linearised(Dense(torch.eye(2, dtype=torch.float64)), g, torch.arange(2), SHARE, EXACT, K)
+        found = METHODS["second-order"](near)
+        assert_close(found.value, (1 + SHARE * size) * g)
+        assert ("the second-order term is 1.2 times the first" in found.solution.message) is told
+
+
 def test_signs_and_factors_on_retrained_logistic_regression():
     """p H^-1 g is where the minimum goes without the group, to first order in p; the second order comes closer."""
     torch.manual_seed(2)
