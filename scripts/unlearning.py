@@ -95,7 +95,6 @@ def write(found: dict[str, Any], given: argparse.Namespace) -> None:
         "Four strided convolutions, 62,794 parameters; settings: the two configurations, found with gif on seed 0.",
         "Step lengths and applications were chosen on the validation split, for each method also longer and shorter",
         "ones than configured. Test split, in %: mean (standard deviation) over n seeds, each with its own network.",
-        "Shorter ones only below one that is better than staying: with 0 applications none of the configured ones was.",
         "`fine-tuned`: on 512 samples that stay and on the forget set with the labels wanted instead, all weights.",
         "Seconds are wall time on shared cores and no benchmark.",
     ]

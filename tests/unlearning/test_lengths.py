@@ -29,8 +29,15 @@ def test_beyond_an_end_while_it_is_the_best(top, tried):
 
 
 def test_an_end_that_is_no_better_than_staying_or_than_another_leads_nowhere():
-    assert list(searched(parabola(4), GRID, -2)) == [0.25, 0.5, 1]
+    assert max(searched(parabola(4), GRID, -1)) == 1
     assert list(searched(lambda _: 1.0, GRID, 0)) == [0.25, 0.5, 1]
+
+
+def test_shorter_ones_where_none_is_better_than_staying():
+    found = searched(lambda length: length * (2**-6 - length), GRID, 0)  # better than 0 below 2^-6, best at 2^-7
+    assert list(found) == [*(2.0**-n for n in range(8, 2, -1)), 0.25, 0.5, 1]
+    assert max(found, key=found.get) == 2**-7
+    assert min(searched(lambda length: -length, GRID, 0)) == 0.25 / 2**FURTHER
 
 
 def test_a_single_length_may_go_either_way():
@@ -45,8 +52,8 @@ def test_where_outputs_overflow_nothing_longer_is_asked():
         asked.append(length)
         return None if length > 0.3 else -length
 
-    assert list(searched(score, GRID, -0.1)) == [0.25]
-    assert asked == [0.25, 0.5]
+    assert max(searched(score, GRID, -0.1)) == 0.25
+    assert asked[:2] == [0.25, 0.5] == sorted(asked)[-2:]
     asked.clear()
     assert min(searched(score, GRID, -9)) == 0.25 / 2**FURTHER
     assert searched(lambda _: None, GRID, 0) == {}
