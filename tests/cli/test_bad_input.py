@@ -235,6 +235,17 @@ def test_a_file_cannot_make_commands_run(infprune, pruned, tmp_path, command, so
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize("word", ["data.name=digits", "data={name: digits}"])
+def test_other_data_need_not_trust_those_of_the_file(infprune, pruned, tmp_path, word):
+    folder, result = pruned
+    shutil.copy(folder / result["artifact"], tmp_path / "evil.safetensors")
+    forged(tmp_path / "evil.safetensors", config={"data": {"name": None, "factory": "os:system"}})
+    outcome = infprune("evaluate", "evil.safetensors")
+    assert outcome.code == 2
+    assert "names os:system, which would be imported" in one_line(outcome)
+    assert infprune("evaluate", "evil.safetensors", word, "-q").code == 0
+
+
 def test_a_file_cannot_choose_where_to_write(infprune, pruned, tmp_path):
     folder, result = pruned
     shutil.copy(folder / result["artifact"], tmp_path / "p.safetensors")
