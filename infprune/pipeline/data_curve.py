@@ -46,7 +46,7 @@ class Point:
     @property
     def key(self) -> str:
         """Its name in the store."""
-        return f"{self.strategy}/{self.keep:g}/{self.seed}"
+        return f"{self.strategy}/{self.keep!r}/{self.seed}"
 
 
 @within_memory
