@@ -394,11 +394,14 @@ def test_a_run_folder_that_cannot_be_written_leaves_the_old_model(infprune, tmp_
         assert (tmp_path / "old.safetensors").read_bytes() == b"precious"
 
 
-def test_an_infeasible_budget_leaves_the_old_scores(infprune, tmp_path):
-    (tmp_path / "old.safetensors").write_bytes(b"precious")
+def test_an_infeasible_budget_does_not_cost_the_scores(infprune, tmp_path):
     words = ["score.criterion=magnitude", "prune.macs=0.000001", "prune.scope=global", *SMALL]
-    assert infprune("score", *words, "-o", "old.safetensors").code == 4
-    assert (tmp_path / "old.safetensors").read_bytes() == b"precious"
+    outcome = infprune("score", *words, "-o", "s.safetensors")
+    assert outcome.code == 4
+    assert "is out of reach" in one_line(outcome)
+    assert "the scores were written, use --scores s.safetensors with another budget" in one_line(outcome)
+    assert "macs: 1.0e-06" in (tmp_path / "runs/digits_resnet-score/config.yaml").read_text()
+    assert infprune("prune", *FAST, "--scores", "s.safetensors", "-q").code == 0
 
 
 def streamed(arguments, stdout, **environment):
