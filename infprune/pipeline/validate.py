@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from infprune import __version__
 from infprune.config import Config
@@ -22,7 +21,8 @@ from infprune.influence.groups import Group, random_groups
 from infprune.influence.printed import correlation_load
 from infprune.influence.retraining import minimise
 from infprune.models.checkpoint import digest
-from infprune.pipeline.influence_results import Agreement, FormRow, Panel, ValidateResult
+from infprune.pipeline.agreement import agreement
+from infprune.pipeline.influence_results import FormRow, Panel, ValidateResult
 from infprune.pipeline.instrument import Lens, Problem, open_problem, through_weights
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.stopwatch import Stopwatch
@@ -183,18 +183,6 @@ def _contained(lens: Lens, groups: list[Group], made: list[Any]) -> int:
         exact = lens.removal(group.positions, "block").change
         count += bounds.low <= exact * (1 + SLACK) and exact <= bounds.high * (1 + SLACK)
     return count
-
-
-def agreement(predicted: Tensor, actual: Tensor) -> Agreement:
-    """Pearson's r and the least-squares slope of predicted over actual; undefined for fewer than two values."""
-    if len(actual) < 2:
-        return Agreement(None, None)
-    p, a = predicted - predicted.mean(), actual - actual.mean()
-    spread, size = float(a.square().sum()), float(p.square().sum())
-    if spread == 0:
-        return Agreement(None, None)
-    covariance = float(p @ a)
-    return Agreement(covariance / math.sqrt(spread * size) if size > 0 else None, covariance / spread)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
