@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 from safetensors import safe_open
 
 from infprune.latency import Comparison, Quartiles
-from infprune.pipeline import plan
+from infprune.pipeline import savings
 from infprune.report.schema import schema
 from runs import SMALL
 from test_bad_input import FAST, one_line
@@ -23,7 +23,7 @@ def clock(monkeypatch):
 
     def take(dense, pruned):
         found = Comparison(15, Quartiles(dense, dense, dense), Quartiles(pruned, pruned, pruned), Quartiles(1, 1, 1))
-        monkeypatch.setattr(plan, "compare", lambda *_: found)
+        monkeypatch.setattr(savings, "compare", lambda *_: found)
 
     take(4.0, 2.0)
     return take
