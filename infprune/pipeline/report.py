@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from infprune import __version__, config, cost, selection
+from infprune.data.subset_file import outline
 from infprune.errors import ConfigError
 from infprune.evaluation import evaluate
 from infprune.models.checkpoint import digest
@@ -134,6 +135,7 @@ def _number(value: Any) -> bool:
 
 def _identity(bench: Bench) -> str:
     content = bench.session.config.model_dump() | {"weights": digest(bench.dense)}
+    content["data"] = [bench.session.data_identity, outline(bench.session.splits.test)]
     content["versions"] = [__version__, torch.__version__]
     content["run"] = {key: content["run"][key] for key in ("precision",)}
     content["prune"] = {

@@ -15,6 +15,7 @@ from infprune.config import Config
 from infprune.curvature.algebra import Dense
 from infprune.curvature.ggn import ggn
 from infprune.curvature.objective import Objective
+from infprune.data.subset_file import outline
 from infprune.errors import ConfigError
 from infprune.influence.evaluation_change import evaluation_change
 from infprune.influence.groups import Group, random_groups
@@ -192,7 +193,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _identity(problem: Problem) -> str:
     settings = problem.session.config.model_dump()
-    content = {key: settings[key] for key in ("model", "data", "influence")}
+    content = {key: settings[key] for key in ("model", "influence")}
+    content["data"] = [problem.session.data_identity, outline(problem.session.splits.test)]
     content |= {"groups": settings["retrain"]["groups"], "seed": settings["run"]["seed"]}
     content |= {"weights": digest(problem.module), "versions": [__version__, torch.__version__]}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
