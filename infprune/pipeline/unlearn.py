@@ -365,6 +365,7 @@ def _finetuned(
             session.recipe("finetune"),
             seed=session.config.run.seed,
             origin=f"{session.data_identity} {task.identity}",
+            augment=session.augment(),
             auxiliary=uncalled(module, session.example()),
             checkpoint=session.folder / "finetune.ckpt",
             resume=resume,
