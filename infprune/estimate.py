@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from infprune.coupling.groups import ChannelLayer, Computation, Coupling, Role
 from infprune.curvature.gram import lagged, products
-from infprune.forward import Inputs, each, head, logits, move
+from infprune.forward import Inputs, each, head, logits
 from infprune.modes import evaluating
 
 LAG_BLOCKS, PATCH_BLOCKS = 29, 81  # C x C matrices that `Lags` and a 3x3 patch Gram hold
@@ -215,11 +215,6 @@ def _saved(module: nn.Module, example: Inputs) -> int:
         for hook in hooks:
             hook.remove()
     return (sum(size for size, _ in saved.values()) + LIVE * largest) // 2
-
-
-def weightless(module: nn.Module, example: Inputs) -> tuple[nn.Module, Inputs]:
-    """The same on the meta device, where tensors have shapes and no memory."""
-    return module.to("meta"), move(example, "meta")
 
 
 def measured_rates() -> Rates:

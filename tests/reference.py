@@ -363,3 +363,25 @@ def equation_14(H: Tensor, F: Tensor, fT: Tensor, fW: Tensor, alpha: float, g: T
     shifted = F + torch.diag(torch.cat([torch.zeros(len(fT), dtype=F.dtype), torch.full_like(fW, 2 * alpha)]))
     moved = torch.linalg.solve(H, g.T)[:count]
     return torch.cat([fT, fW]) @ torch.linalg.solve(shifted, -2 * alpha * eye[:, -count:] @ moved)
+
+
+def block_costs(inverses: Tensor, energy: Tensor, columns: Tensor) -> Tensor:
+    r"""Loss change when a channel's columns are pinned at zero and all other entries of the weight adapt.
+
+    .. math:: s_c = \tfrac12 \operatorname{tr}(G W_C ([A^{-1}]_{CC})^{-1} W_C^T)
+                  = \tfrac12 \operatorname{tr}(([A^{-1}]_{CC})^{-1} [W^T G W]_{CC})
+
+    The exact block form of Theorem 1 (MU eq. 3 and 4 with the block in place of its row sums) for H = G (x) A.
+
+    Args:
+        inverses: (A + damping I)^-1, `(D, D)`.
+        energy: W^T G W, `(D, D)`; rows and columns of the bias are zero.
+        columns: the columns of each channel, `(C, m)`.
+
+    Returns:
+        `(C,)`, in units of the loss (nats for cross-entropy); never negative.
+    """
+    own = inverses[columns[:, :, None], columns[:, None, :]]
+    carried = energy[columns[:, :, None], columns[:, None, :]]
+    costs: Tensor = 0.5 * (torch.linalg.inv(own) * carried.mT).sum((1, 2))
+    return costs

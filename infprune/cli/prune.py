@@ -24,6 +24,7 @@ from infprune.cli.options import (
     overridden,
 )
 from infprune.cli.running import enforce, execute, recorded
+from infprune.errors import ConfigError
 from infprune.progress import Progress
 
 
@@ -100,6 +101,8 @@ def prune(
             run__precision=precision,
         )
         settings = configuration.load(config, words)
+        if dry_run and junit is not None:
+            raise ConfigError("--dry-run writes no file, but --junit asks for one; drop one of the two")
         check_junit(junit, [settings.run.output, scores, settings.model.checkpoint])
         if dry_run:
             return plan.run(settings, progress)

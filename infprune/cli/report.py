@@ -24,7 +24,7 @@ def report(
     rates: Annotated[str, typer.Option(help="Rates to measure, comma-separated.")] = "0.2,0.5,0.8",
     criteria: Annotated[str, typer.Option(help="Criteria to compare.")] = "influence,taylor,magnitude,random",
     seeds: Annotated[int, typer.Option(help="Calibration draws per point.", min=1)] = 3,
-    finetune: Annotated[bool, typer.Option("--finetune", help="Also fine-tune at every point.")] = False,  # noqa: FBT002
+    finetune: Annotated[bool | None, typer.Option("--finetune", help="Also fine-tune at every point.")] = None,
     device: DeviceOption = None,
     seed: SeedOption = None,
     threads: ThreadsOption = None,
@@ -47,9 +47,11 @@ def report(
         from infprune.report.report_figures import report_scenes  # noqa: PLC0415
         from infprune.report.report_page import report_html  # noqa: PLC0415
 
-        words = overridden(overrides, run__device=device, run__seed=seed, run__threads=threads)
+        words = overridden(
+            overrides, prune__finetune=finetune, run__device=device, run__seed=seed, run__threads=threads
+        )
         grid = pipeline.grid(rates, criteria, seeds)
-        result = pipeline.run(configuration.load(config, words), grid, progress, finetune=finetune, resume=resume)
+        result = pipeline.run(configuration.load(config, words), grid, progress, resume=resume)
         files = {"report.json": to_json, "report.md": report_markdown, "report.html": report_html}
         return recorded(result, files | {"report.png": accuracy_png} | drawn(report_scenes(result)))
 

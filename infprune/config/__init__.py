@@ -1,5 +1,6 @@
 """The configuration: its sections, and how it is read and written."""
 
+from infprune.config.layers import given
 from infprune.config.read import assemble, dump, load, shipped
 from infprune.config.schema import (
     CRITERIA,
@@ -29,6 +30,7 @@ __all__ = [
     "TrainConfig",
     "assemble",
     "dump",
+    "given",
     "load",
     "shipped",
 ]

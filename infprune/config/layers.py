@@ -55,6 +55,14 @@ def apply(document: dict[Any, Any], layer: Iterable[_Assignment]) -> list[str]:
     return faults
 
 
+def given(overrides: Sequence[str], section: str) -> set[Any]:
+    """The keys of a section that overrides give a value, however they are written; malformed overrides give none."""
+    document: dict[Any, Any] = {}
+    apply(document, assignments(overrides, []))
+    values = document.get(section)
+    return {key for key, value in values.items() if value is not None} if isinstance(values, dict) else set()
+
+
 def _set(document: dict[Any, Any], path: tuple[Any, ...], value: Any) -> None:
     node = document
     for depth, key in enumerate(path[:-1]):

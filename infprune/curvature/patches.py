@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from infprune.curvature.positions import ALL, Positions
 
-WeightModule = nn.Linear | nn.modules.conv._ConvNd  # noqa: SLF001 - the common base of all convolutions
-
 
 def columns(module: nn.Module, x: Tensor, *, ones: bool, at: Positions = ALL) -> Tensor:
     """Unfold the input of `module` so that its output is `weight.flatten(1) @ columns`.

@@ -80,8 +80,3 @@ class ParameterSpace:
         if index is None:
             return positions
         return positions.reshape(shape).index_select(dim, index.cpu().flatten()).flatten().sort().values
-
-    def of_modules(self, prefix: str) -> Tensor:
-        """Positions of all parameters of a module and its submodules."""
-        found = [self.at(name) for name in self.names if name == prefix or name.startswith(f"{prefix}.")]
-        return torch.cat(found) if found else torch.empty(0, dtype=torch.int64)

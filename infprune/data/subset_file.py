@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from infprune.data.dataset import Part, Samples, gather
+from infprune.data.guarded import Guarded
 from infprune.data.image_folder import FolderDataset
 from infprune.data.pixels import PixelDataset
 from infprune.errors import InputError
@@ -125,6 +126,17 @@ def fingerprint(train: Samples) -> str:
         for t in (*tensors(x), y):
             digest.update(t.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def outline(samples: Samples) -> str:
+    """The `fingerprint` of a part of the data as far as it is cheap.
+
+    Of a user's own dataset, which may decode or change a sample each time it is read, the number and labels.
+    """
+    if not isinstance(samples, Guarded):
+        return fingerprint(samples)
+    y = b"" if samples.y is None else samples.y.contiguous().numpy().tobytes()
+    return hashlib.sha256(f"{len(samples)}".encode() + y).hexdigest()
 
 
 def _raw(train: Samples, start: int, stop: int) -> tuple[Inputs, Tensor]:

@@ -72,28 +72,6 @@ def _triangle(M: Tensor) -> Tensor:
     return found
 
 
-def block_costs(inverses: Tensor, energy: Tensor, columns: Tensor) -> Tensor:
-    r"""Loss change when a channel's columns are pinned at zero and all other entries of the weight adapt.
-
-    .. math:: s_c = \tfrac12 \operatorname{tr}(G W_C ([A^{-1}]_{CC})^{-1} W_C^T)
-                  = \tfrac12 \operatorname{tr}(([A^{-1}]_{CC})^{-1} [W^T G W]_{CC})
-
-    The exact block form of Theorem 1 (MU eq. 3 and 4 with the block in place of its row sums) for H = G (x) A.
-
-    Args:
-        inverses: (A + damping I)^-1, `(D, D)`.
-        energy: W^T G W, `(D, D)`; rows and columns of the bias are zero.
-        columns: the columns of each channel, `(C, m)`.
-
-    Returns:
-        `(C,)`, in units of the loss (nats for cross-entropy); never negative.
-    """
-    own = inverses[columns[:, :, None], columns[:, None, :]]
-    carried = energy[columns[:, :, None], columns[:, None, :]]
-    costs: Tensor = 0.5 * (torch.linalg.inv(own) * carried.mT).sum((1, 2))
-    return costs
-
-
 def printed_scores(weight: Tensor, inputs_inverse: Tensor, gradients_inverse: Tensor, columns: Tensor) -> Tensor:
     r"""Lemma 1 as printed (MU eq. 4): s = 1/2 u^T H^-1 u with u = w . theta / (H^-1 w).
 

@@ -42,9 +42,9 @@ def require_budget(source: str | None, overrides: Sequence[str], method: str) ->
     Raises:
         ConfigError: neither an override nor the named configuration gives a budget.
     """
-    kinds = config.PruneConfig.one_of
-    told = any(word.startswith(tuple(f"prune.{kind}=" for kind in kinds)) for word in overrides)
-    if not told and (source is None or not config.load(source, overrides).prune.model_fields_set & set(kinds)):
+    kinds = set(config.PruneConfig.one_of)
+    told = config.given(overrides, "prune") & kinds
+    if not told and (source is None or not config.load(source, overrides).prune.model_fields_set & kinds):
         raise ConfigError(
             f"--method {method} cuts further while fine-tuning: say how far, e.g. --rate 0.3 (of the channels left)"
         )
@@ -75,7 +75,7 @@ def _stored(path: Path, manifest: Manifest, overrides: Sequence[str], *, data: b
     except ConfigError as error:
         raise InputError(f"the configuration inside a file is damaged: {error}; give one with -c") from error
     settings = config.assemble(str(path), content, overrides)
-    if data and factory is not None and not any(o.startswith(("data.factory=", "data.name=")) for o in overrides):
+    if data and factory is not None and not config.given(overrides, "data") & {"factory", "name"}:
         raise ConfigError(_untrusted(path, "data", factory))
     return settings
 

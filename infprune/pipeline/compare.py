@@ -66,12 +66,12 @@ def settings(asked: Asked, source: str | None, overrides: Sequence[str]) -> conf
     _check_manifests(manifests)
     if source is not None or not manifests:
         return config.load(source, overrides)
-    if not any(word.startswith(("data.name=", "data.factory=")) for word in overrides):
+    if not config.given(overrides, "data") & {"name", "factory"}:
         _check_data(manifests)
     first = next(iter(manifests))
     found = settings_for(first, None, overrides)
     stored = manifests[first].config.get("model", {}).get("checkpoint")
-    if stored is None or any(word.startswith("model.checkpoint=") for word in overrides):
+    if stored is None or "checkpoint" in config.given(overrides, "model"):
         return found
     return found.model_copy(update={"model": found.model.model_copy(update={"checkpoint": str(stored)})})
 

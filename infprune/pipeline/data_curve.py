@@ -18,7 +18,7 @@ from infprune.attribution.contract import Learning
 from infprune.config import Config
 from infprune.data.choosing import chosen
 from infprune.data.dataset import Part
-from infprune.data.subset_file import Subset, check_subset, within
+from infprune.data.subset_file import Subset, check_subset, outline, within
 from infprune.evaluation import evaluate
 from infprune.pipeline.data_prune import Scored, read
 from infprune.pipeline.data_results import CurveRow, DataCurveResult
@@ -46,7 +46,7 @@ class Point:
     @property
     def key(self) -> str:
         """Its name in the store."""
-        return f"{self.strategy}/{self.keep:g}/{self.seed}"
+        return f"{self.strategy}/{self.keep!r}/{self.seed}"
 
 
 @within_memory
@@ -171,7 +171,7 @@ def _spread(values: list[float]) -> tuple[float, float]:
 def _identity(session: Session, scored: Scored) -> str:
     settings = session.config
     content: dict[str, Any] = settings.model_dump(include={"model", "train"})
-    content["data"] = session.data_identity
+    content["data"] = [session.data_identity, outline(session.splits.test)]
     content["samples"] = {"balance": settings.samples.balance, "equal": settings.samples.equal}
     content["precision"] = settings.run.precision
     content["scores"] = scored.subset(1.0, "hard", "none", 0).made["scores_sha256"]

@@ -1,39 +1,16 @@
 """`infprune prune --dry-run`: what would be cut, and what that costs; nothing is corrected, trained or written."""
 
-from dataclasses import dataclass
-
-from torch import nn
-
-from infprune import cost, ranks
 from infprune.config import Config
 from infprune.errors import ConfigError
-from infprune.latency import compare
 from infprune.pipeline import cutting, gates
-from infprune.pipeline.bench import Bench, open_bench
+from infprune.pipeline.bench import open_bench
 from infprune.pipeline.memory import within_memory
-from infprune.pipeline.results import Change, PlanResult, Verified
+from infprune.pipeline.results import PlanResult
+from infprune.pipeline.savings import sizes, timed, verified
 from infprune.pipeline.score import measured, rows
 from infprune.pipeline.search import predicted, settled
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
-from infprune.selection import PruningPlan
-
-ROUNDS = 15
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What a plan leaves of a network."""
-
-    channels: Change
-    params: Change
-    macs: Change
-    bytes: Change
-
-    @property
-    def costs(self) -> dict[str, Change]:
-        """What budgets speak of, by their names."""
-        return {"params": self.params, "macs": self.macs, "bytes": self.bytes}
 
 
 @within_memory
@@ -82,37 +59,3 @@ def run(settings: Config, progress: Progress) -> PlanResult:
         seconds=watch.seconds,
         search=known.search,
     )
-
-
-def sizes(bench: Bench, plan: PruningPlan) -> Sizes:
-    """Channels that may be cut, and what the whole network costs: before and after."""
-    before, after = cost.count(bench.coupling), cost.count(bench.coupling, plan.kept)
-    return Sizes(
-        channels=Change(sum(len(mask) for mask in plan.masks.values()), sum(plan.kept.values())),
-        params=Change(before.params, after.params),
-        macs=Change(before.macs, after.macs),
-        bytes=Change(before.bytes, after.bytes),
-    )
-
-
-def timed(bench: Bench, small: nn.Module) -> Change:
-    """Median milliseconds of one sample, dense and pruned."""
-
-    def medians() -> tuple[float, float]:
-        found = compare(bench.dense, small, bench.session.example(1), range(ROUNDS))
-        return found.dense.median, found.pruned.median
-
-    return Change(*ranks.once(medians, 2))
-
-
-def verified(bench: Bench, made: cutting.Cut) -> Verified:
-    """The proof of a cut, in words."""
-    frozen = [f"{name}: {reason}" for name, reason in made.frozen.items()]
-    return Verified(made.proof.max_relative_error, frozen, _inexact(bench, made.plan))
-
-
-def _inexact(bench: Bench, plan: PruningPlan) -> list[str]:
-    """Norms whose statistics lost channels."""
-    lost = {name for name, mask in plan.masks.items() if not bool(mask.all())}
-    tensors = {s.tensor for layer in bench.coupling.layers if layer.name in lost for s in layer.slices}
-    return sorted(name.rpartition(".")[0] for name in tensors & bench.coupling.norms)

@@ -16,8 +16,8 @@ from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.joint import learn, prepared
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.origins import goals, origins
-from infprune.pipeline.plan import sizes, timed, verified
 from infprune.pipeline.results import Change, Gate, PruneResult
+from infprune.pipeline.savings import sizes, timed, verified
 from infprune.pipeline.score import measured, rows
 from infprune.pipeline.search import searches, settled
 from infprune.pipeline.session import manifest

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from infprune import __version__, config, cost, selection
+from infprune.data.subset_file import outline
 from infprune.errors import ConfigError
 from infprune.evaluation import evaluate
 from infprune.models.checkpoint import digest
@@ -60,8 +61,11 @@ def grid(rates: str, criteria: str, seeds: int) -> Grid:
 
 
 @within_memory
-def run(settings: config.Config, grid: Grid, progress: Progress, *, finetune: bool, resume: bool) -> ReportResult:
-    """Measure the whole grid; every finished measurement is stored at once, and `resume` skips those."""
+def run(settings: config.Config, grid: Grid, progress: Progress, *, resume: bool) -> ReportResult:
+    """Measure the whole grid, fine-tuned as well with `prune.finetune`.
+
+    Every finished measurement is stored at once, and `resume` skips those.
+    """
     if settings.finetune.method != "standard":
         raise ConfigError(
             f"finetune.method: report cuts by scores, not by {settings.finetune.method}; drop it, or use infprune prune"
@@ -69,8 +73,7 @@ def run(settings: config.Config, grid: Grid, progress: Progress, *, finetune: bo
     watch = Stopwatch()
     bench = open_bench(settings, "report", watch)
     session = bench.session
-    identity = _identity(bench, finetune=finetune)
-    store = Store(session.folder / "measurements.json", identity, resume=resume, valid=_measured)
+    store = Store(session.folder / "measurements.json", _identity(bench), resume=resume, valid=_measured)
     with watch.stage("evaluate"):
         accuracy = evaluate(bench.dense, bench.test).accuracy
     with progress.bar("report", grid.seeds * len(grid.criteria) * len(grid.rates)) as bar:
@@ -84,7 +87,7 @@ def run(settings: config.Config, grid: Grid, progress: Progress, *, finetune: bo
             with watch.stage("score"):
                 scores = scored(bench, tuple(dict.fromkeys(c for c, _ in missing)), seed, progress)
             for criterion, rate in missing:
-                order = Order(selection.Budget(rate=rate), seed, finetune)
+                order = Order(selection.Budget(rate=rate), seed, settings.prune.finetune)
                 made = shrink(bench, scores[criterion], accuracy, order, watch, progress)
                 store.put(_key(seed, criterion, rate), _measurement(bench, made))
                 bar.advance(f"{criterion} {rate:g} seed {seed}")
@@ -130,8 +133,9 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _identity(bench: Bench, *, finetune: bool) -> str:
-    content = bench.session.config.model_dump() | {"finetuned": finetune, "weights": digest(bench.dense)}
+def _identity(bench: Bench) -> str:
+    content = bench.session.config.model_dump() | {"weights": digest(bench.dense)}
+    content["data"] = [bench.session.data_identity, outline(bench.session.splits.test)]
     content["versions"] = [__version__, torch.__version__]
     content["run"] = {key: content["run"][key] for key in ("precision",)}
     content["prune"] = {

@@ -11,7 +11,7 @@ from infprune import cost, ranks, selection, sensitivity
 from infprune.artifacts import ScoresManifest, read_scores, write_scores
 from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer, Coupling
-from infprune.errors import InputError
+from infprune.errors import BudgetError, InputError
 from infprune.models.checkpoint import digest
 from infprune.pipeline import cutting
 from infprune.pipeline.bench import Bench, open_bench
@@ -25,7 +25,11 @@ from infprune.scores.measure import collect, needs_of, score
 
 @within_memory
 def run(settings: Config, progress: Progress) -> ScoreResult:
-    """Score every prunable channel and write the scores; the table shows what the configured budget would keep."""
+    """Score every prunable channel and write the scores; the table shows what the configured budget would keep.
+
+    Raises:
+        BudgetError: it cannot be met; the scores, which do not depend on it, are written all the same.
+    """
     watch = Stopwatch()
     bench = open_bench(settings, "score", watch)
     session = bench.session
@@ -41,10 +45,8 @@ def run(settings: Config, progress: Progress) -> ScoreResult:
         seed=settings.run.seed,
         config=session.config.model_dump(exclude={"run"}),
     )
-    plan = cutting.planned(
-        bench.dense, bench.coupling, bench.layers, scores, bench.budget, bench.limits, session.example(1)
-    )
     write_scores(path, scores, described, session.replay)
+    plan = _planned(bench, scores, path)
     return ScoreResult(
         criterion=scores.criterion,
         unit=scores.unit,
@@ -55,6 +57,15 @@ def run(settings: Config, progress: Progress) -> ScoreResult:
         seconds=watch.seconds,
         scores=str(path),
     )
+
+
+def _planned(bench: Bench, scores: ChannelScores, path: Path) -> selection.PruningPlan:
+    try:
+        return cutting.planned(
+            bench.dense, bench.coupling, bench.layers, scores, bench.budget, bench.limits, bench.session.example(1)
+        )
+    except BudgetError as error:
+        raise BudgetError(f"{error}; the scores were written, use --scores {path} with another budget") from error
 
 
 def measured(bench: Bench, progress: Progress) -> ChannelScores:

@@ -1,8 +1,8 @@
 """The largest rate whose loss of accuracy stays within a limit, measured on the validation split."""
 
-import statistics
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from infprune import pricing, sensitivity
@@ -10,6 +10,7 @@ from infprune.config import Config
 from infprune.errors import BudgetError
 from infprune.evaluation import evaluate
 from infprune.pipeline import cutting, gates
+from infprune.pipeline.agreement import agreement
 from infprune.pipeline.bench import Bench
 from infprune.pipeline.results import Probe, Search
 from infprune.pipeline.stopwatch import Stopwatch
@@ -119,11 +120,6 @@ def predicted(scores: ChannelScores, plan: PruningPlan) -> float | None:
 
 
 def _correlation(probes: list[Probe]) -> float | None:
-    """Pearson's r of predicted and measured losses; None for fewer than three, or without spread."""
+    """Pearson's r of predicted and measured losses; None for fewer than three, which would lie on a line anyway."""
     pairs = [(p.predicted, p.measured) for p in probes if p.predicted is not None]
-    if len(pairs) < 3:
-        return None
-    try:
-        return statistics.correlation(*zip(*pairs, strict=True))
-    except statistics.StatisticsError:
-        return None
+    return agreement(*torch.tensor(pairs, dtype=torch.float64).T).r if len(pairs) > 2 else None

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from infprune.artifacts import InputSpec, Manifest
 from infprune.coupling.groups import Coupling
 from infprune.data import splits
 from infprune.data.augment import AUGMENTATIONS
-from infprune.data.dataset import Samples, Splits, gather
+from infprune.data.dataset import Part, Samples, Splits, gather
 from infprune.data.loaders import Batches, batches, subset
+from infprune.data.subset_file import outline
 from infprune.errors import ArchitectureError, ConfigError, InputError, out_of_memory
 from infprune.files import atomic_writes, sha256
 from infprune.forward import Inputs, move, picked, run, shape, tensors
@@ -50,12 +52,13 @@ class Session:
         """The configured name or factory of the data."""
         return self.config.data.called
 
-    @property
+    @cached_property
     def data_identity(self) -> str:
-        """The data section as text, with the digest of the subset file: what a resumed training must share."""
-        chosen = self.config.data.subset
-        rest = self.config.data.model_dump_json(exclude={"subset"})
-        return rest if chosen is None else f"{rest} {sha256(chosen)}"
+        """What a resumed training must share: the data section as text, digests of the subset file and of the data."""
+        chosen, train = self.config.data.subset, self.splits.train
+        told = [self.config.data.model_dump_json(exclude={"subset"})]
+        told += [] if chosen is None else [sha256(chosen)]
+        return " ".join([*told, outline(train.base if isinstance(train, Part) else train)])
 
     def batches(self, samples: Samples, size: int | None = None) -> Batches:
         """Batches of a split, in order, on the device; `size`: None for one that shrinks with `data.batch_size`."""

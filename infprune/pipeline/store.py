@@ -46,7 +46,7 @@ def _stored(path: Path, identity: str, valid: Callable[[Any], bool]) -> dict[str
         raise InputError(f"cannot resume from {path}: it is damaged; delete it to start over") from error
     if made != identity:
         raise ConfigError(
-            f"cannot resume from {path}: it was measured with other settings, weights or versions; "
+            f"cannot resume from {path}: it was measured with other settings, weights, data or versions; "
             "give another run.dir, or drop --resume to start over"
         )
     return found

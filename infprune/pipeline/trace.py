@@ -23,13 +23,13 @@ from infprune.models.checkpoint import plain_tensors
 from infprune.multistage.influence import Solve, identity, solving, swept
 from infprune.multistage.layers import owned
 from infprune.multistage.sharing import Sharing, sharing
+from infprune.pipeline.agreement import agreement
 from infprune.pipeline.instrument import DENSE_PARAMETERS, UNUSABLE, fitted
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.pictures import Picture, picture
 from infprune.pipeline.stages import Name, StageData, Stages, open_stages
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.pipeline.trace_results import SolveRow, StageRow, TestRow, Traced, TraceResult, TraceRow
-from infprune.pipeline.validate import agreement
 from infprune.progress import Bar, Progress, told
 from infprune.solvers.cg import ConjugateGradients
 from infprune.solvers.contract import Solution

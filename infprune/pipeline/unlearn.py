@@ -335,10 +335,10 @@ def _valid(value: Any) -> bool:
 
 def _identity(bench: Workbench) -> str:
     settings = bench.session.config.model_dump()
-    content = {key: settings[key] for key in ("model", "data", "unlearn")} | {"seed": settings["run"]["seed"]}
+    content = {key: settings[key] for key in ("model", "unlearn")} | {"seed": settings["run"]["seed"]}
     for key in ("finetune", "retrain", "forget"):  # what is measured beside it; a file may say something else by now
         content["unlearn"].pop(key)
-    content |= {"forget": bench.task.identity, "weights": digest(bench.module)}
+    content |= {"data": bench.session.data_identity, "forget": bench.task.identity, "weights": digest(bench.module)}
     content["versions"] = [__version__, torch.__version__]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -365,6 +365,7 @@ def _finetuned(
             session.recipe("finetune"),
             seed=session.config.run.seed,
             origin=f"{session.data_identity} {task.identity}",
+            augment=session.augment(),
             auxiliary=uncalled(module, session.example()),
             checkpoint=session.folder / "finetune.ckpt",
             resume=resume,

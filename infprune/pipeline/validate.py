@@ -9,20 +9,21 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from infprune import __version__
 from infprune.config import Config
 from infprune.curvature.algebra import Dense
 from infprune.curvature.ggn import ggn
 from infprune.curvature.objective import Objective
+from infprune.data.subset_file import outline
 from infprune.errors import ConfigError
 from infprune.influence.evaluation_change import evaluation_change
 from infprune.influence.groups import Group, random_groups
 from infprune.influence.printed import correlation_load
 from infprune.influence.retraining import minimise
 from infprune.models.checkpoint import digest
-from infprune.pipeline.influence_results import Agreement, FormRow, Panel, ValidateResult
+from infprune.pipeline.agreement import agreement
+from infprune.pipeline.influence_results import FormRow, Panel, ValidateResult
 from infprune.pipeline.instrument import Lens, Problem, open_problem, through_weights
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.stopwatch import Stopwatch
@@ -185,18 +186,6 @@ def _contained(lens: Lens, groups: list[Group], made: list[Any]) -> int:
     return count
 
 
-def agreement(predicted: Tensor, actual: Tensor) -> Agreement:
-    """Pearson's r and the least-squares slope of predicted over actual; undefined for fewer than two values."""
-    if len(actual) < 2:
-        return Agreement(None, None)
-    p, a = predicted - predicted.mean(), actual - actual.mean()
-    spread, size = float(a.square().sum()), float(p.square().sum())
-    if spread == 0:
-        return Agreement(None, None)
-    covariance = float(p @ a)
-    return Agreement(covariance / math.sqrt(spread * size) if size > 0 else None, covariance / spread)
-
-
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known else None
@@ -204,7 +193,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _identity(problem: Problem) -> str:
     settings = problem.session.config.model_dump()
-    content = {key: settings[key] for key in ("model", "data", "influence")}
+    content = {key: settings[key] for key in ("model", "influence")}
+    content["data"] = [problem.session.data_identity, outline(problem.session.splits.test)]
     content |= {"groups": settings["retrain"]["groups"], "seed": settings["run"]["seed"]}
     content |= {"weights": digest(problem.module), "versions": [__version__, torch.__version__]}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -235,6 +235,17 @@ def test_a_file_cannot_make_commands_run(infprune, pruned, tmp_path, command, so
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize("word", ["data.name=digits", "data={name: digits}"])
+def test_other_data_need_not_trust_those_of_the_file(infprune, pruned, tmp_path, word):
+    folder, result = pruned
+    shutil.copy(folder / result["artifact"], tmp_path / "evil.safetensors")
+    forged(tmp_path / "evil.safetensors", config={"data": {"name": None, "factory": "os:system"}})
+    outcome = infprune("evaluate", "evil.safetensors")
+    assert outcome.code == 2
+    assert "names os:system, which would be imported" in one_line(outcome)
+    assert infprune("evaluate", "evil.safetensors", word, "-q").code == 0
+
+
 def test_a_file_cannot_choose_where_to_write(infprune, pruned, tmp_path):
     folder, result = pruned
     shutil.copy(folder / result["artifact"], tmp_path / "p.safetensors")
@@ -383,11 +394,14 @@ def test_a_run_folder_that_cannot_be_written_leaves_the_old_model(infprune, tmp_
         assert (tmp_path / "old.safetensors").read_bytes() == b"precious"
 
 
-def test_an_infeasible_budget_leaves_the_old_scores(infprune, tmp_path):
-    (tmp_path / "old.safetensors").write_bytes(b"precious")
+def test_an_infeasible_budget_does_not_cost_the_scores(infprune, tmp_path):
     words = ["score.criterion=magnitude", "prune.macs=0.000001", "prune.scope=global", *SMALL]
-    assert infprune("score", *words, "-o", "old.safetensors").code == 4
-    assert (tmp_path / "old.safetensors").read_bytes() == b"precious"
+    outcome = infprune("score", *words, "-o", "s.safetensors")
+    assert outcome.code == 4
+    assert "is out of reach" in one_line(outcome)
+    assert "the scores were written, use --scores s.safetensors with another budget" in one_line(outcome)
+    assert "macs: 1.0e-06" in (tmp_path / "runs/digits_resnet-score/config.yaml").read_text()
+    assert infprune("prune", *FAST, "--scores", "s.safetensors", "-q").code == 0
 
 
 def streamed(arguments, stdout, **environment):

@@ -142,6 +142,8 @@ BAD = {
     "weights that are gone": (["dense", STORED], 6, "small.safetensors"),
     "other weights": (
         ["dense", STORED, "model.checkpoint=random", "run.seed=5"], 6, "was not cut from the dense weights at hand"),
+    "other weights, in a section": (
+        ["dense", STORED, "model={checkpoint: random}", "run.seed=5"], 6, "was not cut from the dense weights at hand"),
     "no such device": ([STORED, STORED, "--device", "gpu"], 2, "run.device"),
 }  # fmt: skip
 
@@ -198,7 +200,7 @@ def test_other_data_need_a_word(infprune, file):
     assert outcome.code == 2
     assert "made on different data" in one_line(outcome)
     assert "p.safetensors on fashion_mnist; say which to compare on, with -c or data.name=" in outcome.err
-    for words in (["-c", "digits"], ["data.name=digits"]):
+    for words in (["-c", "digits"], ["data.name=digits"], ["data={name: digits}"]):
         assert infprune("compare", STORED, "p.safetensors", "-q", *words).code == 0
 
 

@@ -316,6 +316,27 @@ def test_image_folders(infprune, tmp_path):
         assert trained.code == 0, trained.err
 
 
+@pytest.mark.parametrize("changed", ["a", "b"])
+def test_data_that_changed_under_their_name_are_not_resumed_on(infprune, tmp_path, changed):
+    lines = [f"{i % 2 + 5} 1:{i / 20} 2:{(-1) ** i * 0.5 + i / 40}" for i in range(40)]
+    words = ["model.name=logistic_regression", "model.args={in_features: 2}", "model.checkpoint=random"]
+    words += ["data.name=libsvm", f"data.root={tmp_path}", "data.args={train: a, test: b}", "train.epochs=1", "-q"]
+    groups = ["--groups", 1, "retrain.sizes=[0]", "influence.ridge=0.1"]
+    commands = [["train", *words], ["validate", *groups, *words]]
+    for name in "ab":
+        (tmp_path / name).write_text("\n".join(lines))
+    for command in commands:
+        assert infprune(*command).code == 0
+        assert infprune(*command, "--resume").code == 0
+    (tmp_path / changed).write_text("\n".join(["5 1:0.25 2:-1", *lines[1:]]))
+    told = [infprune(*command, "--resume") for command in commands]
+    assert [outcome.code for outcome in told] == ([2, 2] if changed == "a" else [0, 2])  # nothing is trained on b
+    assert all(outcome.err.count("\n") == 1 for outcome in told if outcome.code)
+    if changed == "a":
+        assert "it started from other weights or data" in told[0].err
+    assert "it was measured with other settings, weights, data or versions" in told[1].err
+
+
 def test_libsvm_files(infprune, tmp_path):
     lines = [f"{i % 2 + 5} 1:{i / 20} 2:{(-1) ** i * 0.5 + i / 40}" for i in range(40)]
     (tmp_path / "a").write_text("\n".join(lines))

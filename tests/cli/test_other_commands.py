@@ -98,6 +98,18 @@ def test_report_measures_the_grid_and_resumes(infprune, tmp_path):
     assert "channels removed (%)" in shown.out
 
 
+def test_a_report_finetunes_if_its_configuration_says_so(infprune, tmp_path):
+    words = ["--rates", "0.5", "--criteria", "magnitude", "--seeds", 1, "prune.compensate=none", "finetune.epochs=1"]
+    words += ["data={calibration: 64, batch_size: 512}", "prune.scope=global", "model.args={widths: [4]}", "--json"]
+    words += ["model.checkpoint=random"]
+    told = infprune("report", *words, "prune.finetune=true").json
+    assert told["rows"][0]["finetuned"] is not None
+    again = infprune("report", *words, "--finetune", "--resume").json
+    assert again["rows"] == told["rows"]
+    assert "finetune" not in again["seconds"]  # the option and the word are the same settings
+    assert "finetune: true" in (tmp_path / "runs/digits_resnet-report/config.yaml").read_text()
+
+
 def test_configs_ls_show_cp(infprune, tmp_path):
     names = [line.split()[0] for line in infprune("configs", "ls").out.splitlines()]
     assert "digits" in names

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from infprune.artifacts import read_manifest
+from infprune.data.augment import AUGMENTATIONS
 from infprune.data.dataset import DataRequest
 from infprune.data.digits import digits
 from infprune.data.subset_file import Subset, fingerprint, write_subset
@@ -117,6 +118,15 @@ def test_a_class_of_a_pruned_file_with_all_comparisons(infprune, trained):
     assert infprune("evaluate", "b/unlearned.safetensors", "-q").code == 0
     refused = infprune("unlearn", *words, "--retrain")
     assert (refused.code, "drop --retrain" in one_line(refused)) == (3, True)
+
+
+def test_finetuning_augments_as_training_does(infprune, monkeypatch):
+    seen = []
+    monkeypatch.setitem(AUGMENTATIONS, "crop", lambda x, **_: seen.append(len(x)) or x)
+    words = ["--forget", "class:3", *SMALL, "unlearn.applications=1", "unlearn.finetune=true", "finetune.epochs=1"]
+    words += ["model.checkpoint=random", "model.args={widths: [4]}", "data.augment=crop", "--json"]
+    samples = infprune("unlearn", *words).json["samples"]
+    assert sum(seen) == samples["hessian"] + samples["forget"]  # all that it is fine-tuned on, once
 
 
 @pytest.mark.slow

@@ -216,7 +216,7 @@ def test_what_is_covered_can_be_had(name):
     made = kfac(o)
     assert made.shape == (space.size, space.size)
     assert float(made.diagonal().min()) >= 0
-    assert float(made.diagonal()[space.of_modules(space.names[-1].rpartition(".")[0])].max()) > 0
+    assert float(made.diagonal()[space.at(space.names[-1])].max()) > 0
     with pytest.raises(ArchitectureError, match=f"KFAC covers .* not {min(left)}.*leave them out"):
         kfac(Objective(net, ParameterSpace.of(net), [(x, y)]))
 

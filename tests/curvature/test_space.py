@@ -41,8 +41,6 @@ def test_slices_are_where_the_tensor_says():
     at = space.at("0.weight", 1, torch.tensor([1]))
     assert at.tolist() == sorted(weight[:, 1].flatten().tolist())
     assert space.at("2.bias").tolist() == space.split(theta)["2.bias"].tolist()
-    assert space.of_modules("2").tolist() == list(range(space.size - 16, space.size))
-    assert len(space.of_modules("1")) == 0
 
 
 @pytest.mark.parametrize("name", ["0.weight", "0.bias", "2.weight", "2.bias"])
@@ -54,14 +52,6 @@ def test_every_slice_of_every_dimension(name):
         for index in ([0], [tensor.shape[dim] - 1, 0], list(range(tensor.shape[dim]))):
             found = space.at(name, dim, torch.tensor(index))
             assert found.tolist() == sorted(tensor.index_select(dim, torch.tensor(index)).flatten().tolist())
-
-
-def test_modules_hold_what_is_below_them():
-    """Not what only starts with the same letters."""
-    module = nn.ModuleDict({"conv1": nn.Sequential(nn.Linear(2, 2)), "conv10": nn.Linear(2, 3)})
-    space = ParameterSpace.of(module)
-    assert space.of_modules("conv1").tolist() == list(range(6))
-    assert space.of_modules("conv10").tolist() == list(range(6, 15))
 
 
 def test_what_is_loaded_is_what_is_read():

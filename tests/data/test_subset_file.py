@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from infprune.data import splits
-from infprune.data.dataset import ArrayDataset
-from infprune.data.subset_file import Subset, check_subset, fingerprint, read_subset, write_subset
+from infprune.data.dataset import ArrayDataset, Source
+from infprune.data.guarded import Guarded
+from infprune.data.subset_file import Subset, check_subset, fingerprint, outline, read_subset, write_subset
 from infprune.errors import InputError
 
 
@@ -104,6 +106,31 @@ def test_the_fingerprint_sees_every_label_and_input():
     other = _data(5000)
     other.x[4998, 2] += 1e-3
     assert fingerprint(other) != first
+
+
+class Counted(Dataset):
+    """A user's dataset that tells how often it was read."""
+
+    def __init__(self, y):
+        self.y, self.reads = torch.tensor(y), 0
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return torch.zeros(3), int(self.y[index])
+
+
+def test_the_outline_reads_only_what_is_cheap():
+    def guarded(y):
+        return Guarded("train", data := Counted(y), Source(data, data, 3, (3,)))
+
+    data = guarded([0, 1, 2])
+    assert outline(data) == outline(guarded([0, 1, 2]))
+    assert len({outline(guarded(y)) for y in ([0, 1, 2], [0, 1, 1], [0, 1, 2, 0], [0, 1])}) == 4
+    assert data.base.reads == 0
+    assert outline(_data(7)) == fingerprint(_data(7))
 
 
 def test_files_of_the_first_version_are_read(tmp_path):

@@ -4,7 +4,7 @@ from torch.testing import assert_close
 
 import reference
 from infprune.influence import kronecker
-from infprune.influence.kronecker import block_costs, damped, inverse, invert, printed_scores, root
+from infprune.influence.kronecker import damped, inverse, invert, printed_scores, root
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -32,10 +32,10 @@ def problem(name):
 
 
 def block_scores(W, A, G, columns):
-    """`block_costs` of W, whose last column is the bias: it carries no channel, so its energy is zero."""
+    """`reference.block_costs` of W, whose last column is the bias: it carries no channel, so its energy is zero."""
     channels = W.clone()
     channels[:, -1] = 0
-    return block_costs(inverse(A), channels.T @ G @ channels, columns)
+    return reference.block_costs(inverse(A), channels.T @ G @ channels, columns)
 
 
 def entries(columns, outs, D):
@@ -104,7 +104,9 @@ def test_the_forms_differ_on_a_correlated_block():
     H_inverse = torch.tensor([[1.0, r], [r, 1.0]], dtype=torch.float64)
     W, one = torch.tensor([[1.0, -1.0]], dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
     columns = torch.tensor([[0, 1]])
-    assert_close(block_costs(H_inverse, W.T @ W, columns), torch.tensor([1 / (1 - r)], dtype=torch.float64), **EXACT)
+    assert_close(
+        reference.block_costs(H_inverse, W.T @ W, columns), torch.tensor([1 / (1 - r)], dtype=torch.float64), **EXACT
+    )
     assert_close(
         printed_scores(W, H_inverse, one, columns), torch.tensor([(1 - r) / (1 + r) ** 2], dtype=torch.float64), **EXACT
     )

@@ -16,6 +16,8 @@ from infprune.curvature.kfac import Kronecker
 from infprune.errors import ConfigError
 from infprune.influence import FORMS
 from infprune.pipeline import validate
+from infprune.pipeline.agreement import agreement
+from infprune.pipeline.influence_results import Agreement
 from infprune.pipeline.instrument import AUTO, DENSE_PARAMETERS, open_problem, through_gates, through_weights
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Silent
@@ -203,13 +205,13 @@ def test_lissa_repeats_itself_for_a_seed():
 def test_agreement_is_pearsons_and_the_slope_of_a_line():
     actual, predicted = torch.randn(2, 30, dtype=torch.float64)
     predicted = predicted + 2 * actual
-    found = validate.agreement(predicted, actual)
+    found = agreement(predicted, actual)
     assert found.r == pytest.approx(np.corrcoef(predicted, actual)[0, 1], rel=1e-12)
     assert found.slope == pytest.approx(np.polyfit(actual, predicted, 1)[0], rel=1e-12)
     one = torch.ones(3, dtype=torch.float64)
-    assert validate.agreement(one, actual[:3]) == validate.Agreement(None, 0.0)
-    for few in (validate.agreement(actual[:3], one), validate.agreement(actual[:1], actual[:1])):
-        assert few == validate.Agreement(None, None)
+    assert agreement(one, actual[:3]) == Agreement(None, 0.0)
+    for few in (agreement(actual[:3], one), agreement(actual[:1], actual[:1])):
+        assert few == Agreement(None, None)
 
 
 CANCER = ["retrain.groups=3", "retrain.sizes=[0.1,0.3]"]
@@ -240,9 +242,9 @@ def test_panels_hold_what_the_rows_were_made_of():
         assert {row.share for row in rows} == {panel.share}
         assert panel.removed.sum(1).tolist() == [rows[0].parameters] * 3
         for row in rows:
-            assert row.loss == validate.agreement(panel.change[row.form], panel.actual_change)
+            assert row.loss == agreement(panel.change[row.form], panel.actual_change)
             kept = ~panel.removed
-            assert row.kept == validate.agreement(panel.shift[row.form][kept], panel.actual_shift[kept])
+            assert row.kept == agreement(panel.shift[row.form][kept], panel.actual_shift[kept])
         assert_close(panel.shift["block"][panel.removed], panel.actual_shift[panel.removed])
         assert bool((panel.actual_change > 0).all())
 

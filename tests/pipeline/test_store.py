@@ -44,7 +44,7 @@ def test_resuming_from_nothing_starts_from_nothing(path):
 def test_another_identity_is_refused_and_kept(path):
     Store(path, "a", resume=False).put("x", 1)
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=r"other settings, weights or versions; give another run\.dir"):
+    with pytest.raises(ConfigError, match=r"other settings, weights, data or versions; give another run\.dir"):
         Store(path, "b", resume=True)
     assert path.read_bytes() == before
 
