@@ -63,8 +63,8 @@ class UnlearnConfig(Section):
     lengths: list[Annotated[float, Field(gt=0)]] = Field(
         default=[0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0],
         min_length=1,
-        description="Step lengths tried, and longer or shorter ones while an end is the best, shorter ones also while none is "
-        "better than staying; 1 is what theory says.",
+        description="Step lengths tried, and longer or shorter ones while an end is the best, shorter ones also while "
+        "none is better than staying; 1 is what theory says.",
         json_schema_extra={"expected": "a list of numbers > 0"},
     )
     samples: int = Field(default=1024, gt=0, description="Training samples for the Hessian.")
