@@ -280,7 +280,9 @@ def test_observers_do_not_disturb_each_other(case):
 
     def results(observers):
         return {
-            name: {k: (v.inputs.dense(), v.gradients) for k, v in o.result(2).items()} if name == "kronecker" else o.result()
+            name: {k: (v.inputs.dense(), v.gradients) for k, v in o.result(2).items()}
+            if name == "kronecker"
+            else o.result()
             for name, o in observers.items()
         }
 
