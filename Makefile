@@ -14,8 +14,10 @@ format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
+# The package strictly; of the scripts, which follow it, whether they call what is there.
 types:
 	$(PYTHON) -m mypy
+	$(PYTHON) -m mypy --config-file=.mypy-scripts.ini
 
 layers:
 	$(PYTHON) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"

@@ -40,10 +40,10 @@ from infprune.models.checkpoint import digest
 from infprune.multistage.layers import matching, owned
 from infprune.multistage.left_out import LeftOut
 from infprune.pipeline import trace
+from infprune.pipeline.agreement import agreement
 from infprune.pipeline.stages import StageData, Stages, learn, open_stages
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.pipeline.store import Store
-from infprune.pipeline.validate import agreement
 from infprune.progress import Silent
 from infprune.report.png import png
 from infprune.report.trace_figures import histogram, scatter
@@ -192,7 +192,7 @@ def embedded(module: nn.Module, layer: str, data: StageData) -> tuple[StageData,
     seen: list[Tensor] = []
     head = module.get_submodule(layer)
     hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    parts = {}
+    parts: dict[str, Any] = {}
     for part in ("train", "validation", "test"):
         seen.clear()
         labels = []

@@ -23,6 +23,7 @@ from infprune import cost
 from infprune.models.attention import explicit
 from infprune.models.build import build
 from infprune.proof import prove
+from infprune.scores.contract import ChannelScores
 from infprune.selection import Budget, Limits, select
 from infprune.surgery import cut
 from infprune.trial import settle
@@ -65,7 +66,7 @@ def measure(name: str) -> dict[str, object]:
     marks = [time.process_time()]
     coupling = settle(module, x)
     marks.append(time.process_time())
-    scores = {layer.name: torch.rand(layer.size) for layer in coupling.prunable}
+    scores = ChannelScores("random", "none", {layer.name: torch.rand(layer.size) for layer in coupling.prunable})
     plan = select(coupling, coupling.prunable, scores, Budget(rate=0.5), Limits("global"))
     marks.append(time.process_time())
     small = cut(module, coupling, plan.masks)

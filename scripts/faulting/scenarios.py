@@ -237,7 +237,7 @@ def _exhausted(error: Exception, at: int) -> Callable[[], None]:
 
 def _mount(folder: Path, options: str) -> bool:
     folder.mkdir(exist_ok=True)
-    steps = (["mount", "--bind", folder, folder], ["mount", "-o", options, folder])
+    steps = (["mount", "--bind", str(folder), str(folder)], ["mount", "-o", options, str(folder)])
     return all(subprocess.run(step, check=False, capture_output=True).returncode == 0 for step in steps)
 
 
