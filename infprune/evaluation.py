@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from infprune import ranks
 from infprune.errors import ArchitectureError, InputError
 from infprune.forward import Inputs, logits
+from infprune.layout import arranged
 from infprune.modes import evaluating
 
 
@@ -47,7 +48,7 @@ def evaluate(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Eva
     """
     tally = _Tally()
     with evaluating(module):
-        for x, y in ranks.share(batches).batches:
+        for x, y in arranged(module, ranks.share(batches).batches):
             tally.add(logits(module, x), y)
     return tally.total()
 
@@ -76,7 +77,7 @@ def answers(module: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Answ
     """
     tally, found = _Tally(), []
     with evaluating(module):
-        for x, y in batches:
+        for x, y in arranged(module, batches):
             z = logits(module, x)
             tally.add(z, y)
             found.append((z.argmax(1).cpu(), F.cross_entropy(z.float(), y, reduction="none").cpu(), y.cpu()))

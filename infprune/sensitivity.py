@@ -14,6 +14,7 @@ from infprune.coupling.groups import ChannelLayer, Computation, Coupling, Role
 from infprune.curvature.kronecker import InputMoment, wide
 from infprune.curvature.patches import assigned, matrix, rows_read
 from infprune.forward import Inputs, head, logits, size, split
+from infprune.layout import arrangement
 from infprune.modes import evaluating
 from infprune.progress import Progress, Silent
 from infprune.regression import Moments, fit
@@ -61,7 +62,7 @@ def measure(
     with ExitStack() as stack:
         stack.enter_context(evaluating(module))
         stack.enter_context(torch.no_grad())
-        parts = list(_parts(module, inputs))
+        parts = list(map(arrangement(module, inputs), _parts(module, inputs)))
         total = math.ceil(len(parts) * sum(map(len, losses.values())) / ranks.world())
         bar = stack.enter_context(progress.bar("sensitivity", total))
         for some in _groups(coupling, layers):
@@ -101,7 +102,7 @@ def _groups(coupling: Coupling, layers: Sequence[ChannelLayer]) -> Iterator[list
 def distance(dense: nn.Module, other: nn.Module, inputs: Inputs) -> float:
     """How far the logits of two networks are apart: the loss of `measure`."""
     step = 512
-    parts = list(split(inputs, step))
+    parts = list(map(arrangement(dense, inputs), split(inputs, step)))
     with evaluating(dense, other):
         return sum(_moved(logits(other, x) - logits(dense, x)) for x in parts) / size(inputs)
 

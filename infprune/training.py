@@ -19,7 +19,8 @@ from infprune.data.loaders import Batches, rows, shared_batches
 from infprune.errors import ConfigError, InputError
 from infprune.evaluation import evaluate
 from infprune.files import atomic_write, exists
-from infprune.forward import Inputs, logits
+from infprune.forward import Inputs, logits, move
+from infprune.layout import Arrange, arrangement
 from infprune.models.checkpoint import digest, read_pickle, verify_sums
 from infprune.modes import passing_by
 from infprune.parallel import Replica, counted, weight
@@ -166,8 +167,9 @@ def train(
     if resume and checkpoint is not None and ranks.once(lambda: [exists(checkpoint)], 1)[0]:
         _restore(state, recipe, seed, origin, checkpoint)
     with passing_by(auxiliary):
-        replica = Replica(module, gather(data, [i % len(data) for i in range(2)])[0])
-    work = _Work(state, replica, recipe, len(data), seed, augment)
+        example = move(gather(data, [i % len(data) for i in range(2)])[0], _device(module))
+        replica, arrange = Replica(module, example), arrangement(module, example)
+    work = _Work(state, replica, recipe, len(data), seed, augment, arrange)
     total = recipe.total or recipe.epochs
     for epoch in range(recipe.begun + len(state.history), recipe.begun + recipe.epochs):
         torch.manual_seed(_mix(seed, epoch))
@@ -191,6 +193,7 @@ class _Work:
     samples: int
     seed: int
     augment: Callable[..., Inputs]
+    arrange: Arrange
 
     @property
     def steps(self) -> int:
@@ -207,7 +210,7 @@ def _epoch(work: _Work, loader: Batches, epoch: int, tell: Callable[[str], None]
             continue
         for group in state.optimizer.param_groups:
             group["lr"] = _lr(recipe, epoch + i / steps)
-        inputs = work.augment(x, rows=part)  # draws as in one process; dropout below does not
+        inputs = work.arrange(work.augment(x, rows=part))  # draws as in one process; dropout below does not
         with work.replica.on(part, _mix(_mix(work.seed, epoch), i)) as module:
             with torch.autocast(y.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 z = state.plugin.logits(module, inputs)
