@@ -68,6 +68,10 @@ class Plugin:
         """Run the network on a training batch."""
         return logits(module, x)
 
+    def loss(self, z: Tensor, y: Tensor, smoothing: float) -> Tensor:
+        """Mean loss of logits `(N, K)` and labels `(N,)`; `smoothing` is the weight of the uniform label."""
+        return F.cross_entropy(z, y, label_smoothing=smoothing)
+
     def penalty(self) -> Tensor | None:
         """What is added to the loss of the batch that `logits` saw last; None: nothing."""
         return None
@@ -214,7 +218,7 @@ def _epoch(work: _Work, loader: Batches, epoch: int, tell: Callable[[str], None]
         with work.replica.on(part, _mix(_mix(work.seed, epoch), i)) as module:
             with torch.autocast(y.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 z = state.plugin.logits(module, inputs)
-                loss = F.cross_entropy(z, y, label_smoothing=recipe.label_smoothing)
+                loss = state.plugin.loss(z, y, recipe.label_smoothing)
             _step(state, loss * weight(part), recipe)
         state.plugin.step((epoch - recipe.begun + (i + 1) / steps) / recipe.epochs)
         if counted(part):

@@ -44,6 +44,9 @@ def prune(
     criterion: CriterionOption = None,
     scores: Annotated[str | None, typer.Option(help="A scores file to reuse.")] = None,
     compensate: Annotated[str | None, typer.Option(help="none, ls or ls+bn.")] = None,
+    distill: Annotated[
+        int | None, typer.Option(help="Passes over the calibration samples that follow the dense logits; 0: none.")
+    ] = None,
     finetune: Annotated[bool | None, typer.Option("--finetune", help="Fine-tune after the cut.")] = None,
     method: MethodOption = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Exit 5 below this test accuracy.")] = None,
@@ -87,6 +90,7 @@ def prune(
             prune__latency=latency,
             prune__scope=scope,
             prune__compensate=compensate,
+            prune__distill=distill,
             prune__finetune=finetune,
             prune__min_accuracy=min_accuracy,
             prune__max_drop=max_drop,

@@ -187,6 +187,12 @@ class PruneConfig(Section):
     compensate: Literal["none", "ls", "ls+bn"] = Field(
         default="ls+bn", description="Least squares on the consumers, then batch-norm statistics."
     )
+    distill: int = Field(
+        default=4,
+        ge=0,
+        description="Passes over the calibration samples in which all weights follow the dense network's logits "
+        "(no labels), once the cut is compensated; 0: none.",
+    )
     ls_damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         default="auto",
         description="Relative ridge of the least squares; `auto`: chosen per layer on held-out calibration samples.",

@@ -9,6 +9,7 @@ from infprune.config import Config
 from infprune.coupling.groups import ChannelLayer, Coupling
 from infprune.data.dataset import gather
 from infprune.data.loaders import Batches, subset
+from infprune.distillation import Distillation
 from infprune.forward import Inputs, move
 from infprune.models.attention import explicit
 from infprune.models.checkpoint import digest
@@ -49,6 +50,16 @@ class Bench:
         damping = None if prune.ls_damping == "auto" else prune.ls_damping
         how = cutting.Correction(prune.compensate, damping, self.session.config.data.positions)
         return None if prune.compensate == "none" else how
+
+    @property
+    def distillation(self) -> Distillation | None:
+        """The configured distillation; None: none, as without compensation."""
+        settings = self.session.config
+        if settings.prune.compensate == "none" or not settings.prune.distill:
+            return None
+        return Distillation(
+            settings.prune.distill, settings.data.batch_size, self.session.augment(), self.session.precision
+        )
 
     @property
     def trial_samples(self) -> Inputs:

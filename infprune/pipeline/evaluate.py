@@ -6,7 +6,7 @@ from infprune.config import Config
 from infprune.evaluation import evaluate
 from infprune.pipeline.artifact import open_artifact
 from infprune.pipeline.memory import within_memory
-from infprune.pipeline.results import EvaluateResult
+from infprune.pipeline.results import STAGES, EvaluateResult
 from infprune.pipeline.session import open_model, open_session
 from infprune.progress import Progress, told
 
@@ -23,9 +23,7 @@ def run(path: Path | None, settings: Config, progress: Progress) -> EvaluateResu
         module = loaded.module
         claimed = loaded.manifest.metrics.get("accuracy")
         stages = claimed if isinstance(claimed, dict) else {}
-        recorded = next(
-            (stages[s] for s in ("finetuned", "compensated", "cut", "dense") if stages.get(s) is not None), None
-        )
+        recorded = next((stages[s] for s in reversed(STAGES) if stages.get(s) is not None), None)
     test = session.batches(session.splits.test)
     with progress.bar("evaluate", len(test)) as bar:
         found = evaluate(module, told(test, bar))

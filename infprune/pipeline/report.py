@@ -114,13 +114,14 @@ def _measurement(bench: Bench, made: Shrunk) -> Measurement:
         "macs": cost.count(bench.coupling, plan.kept).macs / cost.count(bench.coupling).macs,
         "cut": accuracy.cut,
         "compensated": accuracy.compensated,
+        "distilled": accuracy.distilled,
         "finetuned": accuracy.finetuned,
     }
 
 
 def _measured(value: Any) -> bool:
     """Whether a value that was read back is a measurement."""
-    needed, optional = ("rate_achieved", "macs", "cut"), ("compensated", "finetuned")
+    needed, optional = ("rate_achieved", "macs", "cut"), ("compensated", "distilled", "finetuned")
     return (
         isinstance(value, dict)
         and value.keys() == {*needed, *optional}
@@ -175,4 +176,5 @@ def _row(store: Store, grid: Grid, first: int, criterion: str, rate: float) -> R
         cut=cut,
         compensated=spread("compensated"),
         finetuned=spread("finetuned"),
+        distilled=spread("distilled"),
     )

@@ -15,19 +15,35 @@ class Change:
     after: float
 
 
+STAGES = {
+    "dense": "dense",
+    "cut": "after the cut",
+    "compensated": "compensated",
+    "distilled": "distilled",
+    "finetuned": "fine-tuned",
+}
+"""The stages of a network at which accuracy is measured, in order, and what people call them."""
+
+
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 accuracy on the test split: as trained, after the cut, after compensation, after fine-tuning."""
+    """Top-1 accuracy on the test split, as trained and after each of `STAGES` that was run."""
 
     dense: float
     cut: float | None = None
     compensated: float | None = None
+    distilled: float | None = None
     finetuned: float | None = None
 
     @property
     def final(self) -> float:
         """The accuracy of the network that was written."""
-        return next(a for a in (self.finetuned, self.compensated, self.cut, self.dense) if a is not None)
+        return list(self.measured.values())[-1]
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """The stages that were measured, by what people call them, in order."""
+        return {called: a for stage, called in STAGES.items() if (a := getattr(self, stage)) is not None}
 
 
 @dataclass(frozen=True)
@@ -255,6 +271,7 @@ class ReportRow:
     cut: tuple[float, float]
     compensated: tuple[float, float] | None
     finetuned: tuple[float, float] | None
+    distilled: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

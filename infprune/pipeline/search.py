@@ -13,6 +13,7 @@ from infprune.pipeline import cutting, gates
 from infprune.pipeline.agreement import agreement
 from infprune.pipeline.bench import Bench
 from infprune.pipeline.results import Probe, Search
+from infprune.pipeline.shrink import distilled
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, Silent
 from infprune.scores.contract import ChannelScores
@@ -48,7 +49,7 @@ def searches(settings: Config) -> bool:
 
 
 def largest_rate(bench: Bench, scores: ChannelScores, max_drop: float, progress: Progress) -> Search:
-    """Bisect the rate: cut, compensate and measure on validation samples each time.
+    """Bisect the rate: cut, compensate, distil and measure on validation samples each time.
 
     Args:
         bench: the dense network and its data.
@@ -100,6 +101,7 @@ def _probe(bench: Bench, scores: ChannelScores, rate: float) -> Probe:
             bench.validation,
             Silent(),
         )
+        small = distilled(bench, small, session.config.run.seed, Silent())
     return Probe(
         rate,
         predicted(scores, made.plan),

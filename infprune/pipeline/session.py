@@ -65,9 +65,12 @@ class Session:
         return batches(samples, size or min(EVALUATION_BATCH, 4 * self.config.data.batch_size), device=self.device)
 
     def calibration(self, seed: int | None = None) -> Batches:
+        """The calibration samples, in batches."""
+        return self.batches(self.calibration_samples(seed), self.config.data.batch_size)
+
+    def calibration_samples(self, seed: int | None = None) -> Samples:
         """The calibration samples: drawn from the training split."""
-        chosen = subset(self.splits.train, self.config.data.calibration, self.config.run.seed if seed is None else seed)
-        return self.batches(chosen, self.config.data.batch_size)
+        return subset(self.splits.train, self.config.data.calibration, self.config.run.seed if seed is None else seed)
 
     def example(self, count: int = 2) -> Inputs:
         """The first training inputs, as one batch."""

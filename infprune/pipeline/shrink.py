@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from infprune.distillation import distill
 from infprune.evaluation import evaluate
 from infprune.forward import uncalled
 from infprune.pipeline import cutting
@@ -45,7 +46,7 @@ def shrink(
     watch: Stopwatch,
     progress: Progress,
 ) -> Shrunk:
-    """Select, cut and prove; compensate and fine-tune as configured; measure after each."""
+    """Select, cut and prove; compensate, distil and fine-tune as configured; measure after each."""
     session = bench.session
     with watch.stage("cut"):
         made = cutting.cut(
@@ -62,12 +63,28 @@ def shrink(
             )
         with watch.stage("evaluate"):
             accuracy = replace(accuracy, compensated=evaluate(small, bench.test).accuracy)
+        if bench.distillation is not None:
+            with watch.stage("distill"):
+                small = distilled(bench, small, order.seed, progress)
+            with watch.stage("evaluate"):
+                accuracy = replace(accuracy, distilled=evaluate(small, bench.test).accuracy)
     if order.finetune:
         with watch.stage("finetune"):
             small = _finetuned(bench, small, order, progress)
         with watch.stage("evaluate"):
             accuracy = replace(accuracy, finetuned=evaluate(small, bench.test).accuracy)
     return Shrunk(small, made, accuracy)
+
+
+def distilled(bench: Bench, small: nn.Module, seed: int, progress: Progress) -> nn.Module:
+    """A compensated network whose weights follow the dense one's logits, as configured."""
+    how = bench.distillation
+    if how is None:
+        return small
+    samples, auxiliary = bench.session.calibration_samples(seed), uncalled(small, bench.session.example())
+    return distill(
+        bench.dense, small, samples, bench.trial_samples, how, seed=seed, auxiliary=auxiliary, progress=progress
+    )
 
 
 def _finetuned(bench: Bench, small: nn.Module, order: Order, progress: Progress) -> nn.Module:

@@ -46,9 +46,7 @@ def show_prune(result: PruneResult, console: Console) -> None:
     if result.joint is not None:
         _joint(result.joint, console)
     a = result.accuracy
-    later = (("after the cut", a.cut), ("compensated", a.compensated), ("fine-tuned", a.finetuned))
-    stages_run = [f"dense {a.dense:.4f}", *(f"{name} {value:.4f}" for name, value in later if value is not None)]
-    console.print("Test accuracy: " + " → ".join(stages_run))
+    console.print("Test accuracy: " + " → ".join(f"{name} {value:.4f}" for name, value in a.measured.items()))
     error = result.verified.max_relative_error
     console.print(f"Proof: equal to the masked dense network, largest relative error {error:.1e}")
     for reason in result.verified.groups_frozen:

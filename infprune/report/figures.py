@@ -1,16 +1,17 @@
 """Accuracy against rate as a PNG."""
 
-from infprune.pipeline.results import ReportResult, ReportRow
+from infprune.pipeline.results import STAGES, ReportResult, ReportRow
 from infprune.report.plotting import figure_png, pyplot
 
 # Okabe and Ito (2008): distinguishable with every common colour blindness; markers differ as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vP*X"
+LATER = tuple(STAGES)[1:]
 
 
 def stages(result: ReportResult) -> list[str]:
     """The stages that were measured, in order."""
-    found = [s for s in ("cut", "compensated", "finetuned") if any(getattr(row, s) is not None for row in result.rows)]
+    found = [s for s in LATER if any(getattr(row, s) is not None for row in result.rows)]
     return found or ["cut"]
 
 

@@ -23,9 +23,8 @@ def prune_markdown(result: PruneResult) -> str:
     lat = result.latency_ms
     lines.append(f"| latency (ms) | {lat.before:.2f} | {lat.after:.2f} | {lat.after / lat.before:.1%} |")
     a = result.accuracy
-    stages_run = [("cut", a.cut), ("compensated", a.compensated), ("fine-tuned", a.finetuned)]
-    lines += ["", f"Test accuracy: dense {a.dense:.4f}"]
-    lines[-1] += "".join(f", {name} {value:.4f}" for name, value in stages_run if value is not None) + "."
+    told = ", ".join(f"{name} {value:.4f}" for name, value in a.measured.items())
+    lines += ["", f"Test accuracy: {told}."]
     lines.append(f"Proof: largest relative error {result.verified.max_relative_error:.1e}.")
     lines += [f"Frozen by the proof: {_cell_text(reason)}." for reason in result.verified.groups_frozen]
     if result.verified.inexact:

@@ -116,11 +116,9 @@ def _gate(gate: Gate, value: float) -> str:
 
 def _accuracy(result: PruneResult) -> Markup:
     a = result.accuracy
-    told = (("dense", a.dense), ("after the cut", a.cut), ("compensated", a.compensated), ("fine-tuned", a.finetuned))
     rows = [
         [Cell(name), Cell(f"{100 * v:.2f} %", v, v), Cell(f"{100 * (v - a.dense):+.2f}", v - a.dense)]
-        for name, v in told
-        if v is not None
+        for name, v in a.measured.items()
     ]
     return table("Test accuracy by stage", ["stage", "accuracy", "points against dense"], rows)
 

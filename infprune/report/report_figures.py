@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 
-from infprune.pipeline.results import ReportResult, ReportRow
+from infprune.pipeline.results import STAGES, ReportResult, ReportRow
 from infprune.report.axes import SHAPES, Axis, fitted, frame, legend, marker
 from infprune.report.figures import by_criterion, stages
 from infprune.report.scene import WIDTH, Area, Label, Line, Scene
 
-TITLES = {"cut": "after the cut", "compensated": "compensated", "finetuned": "fine-tuned"}
 APART = 2.5  # pixels between criteria at the same rate, whose bars would hide each other
 
 
@@ -29,7 +28,7 @@ def _scene(result: ReportResult, stage: str, kind: str, label: str, across: Call
     x = fitted([100 * across(row) for row, _, _ in points], *ends)
     y = fitted([100 * v for _, m, s in points for v in (m - s, m + s)] + [100 * result.dense], top + 246, top + 6)
     body: list[Line | Area | Label] = [
-        *frame(x, y, label, f"test accuracy, {TITLES[stage]} (%)"),
+        *frame(x, y, label, f"test accuracy, {STAGES[stage]} (%)"),
         *marks,
         Line(((x.start, y.at(100 * result.dense)), (x.end, y.at(100 * result.dense))), "ink", 1, dashed=True),
         Label(WIDTH - 18, y.at(100 * result.dense) + 13, "dense", anchor="end"),
@@ -42,7 +41,7 @@ def _scene(result: ReportResult, stage: str, kind: str, label: str, across: Call
     spread = f"Bars: standard deviation over {seeds} seeds." if seeds > 1 else "One seed, hence no spread."
     spread += " Criteria at the same rate stand slightly apart." if kind == "rate" else ""
     against = "the share of channels removed" if kind == "rate" else "the MACs kept"
-    title = f"Accuracy against {against}, {TITLES[stage]}"
+    title = f"Accuracy against {against}, {STAGES[stage]}"
     words = f"{spread} The dashed line is the dense network."
     return Scene(f"accuracy-{kind}-{stage}", title, words, top + 292, body)
 

@@ -2,11 +2,11 @@
 
 import shlex
 
-from infprune.pipeline.results import ReportResult, ReportRow
+from infprune.pipeline.results import STAGES, ReportResult, ReportRow
 from infprune.report.figures import by_criterion, stages
 from infprune.report.markup import Markup, joined, tag
 from infprune.report.page import Cell, code, facts, figures, page, paragraph, provenance, seconds, section, table
-from infprune.report.report_figures import TITLES, report_scenes
+from infprune.report.report_figures import report_scenes
 
 
 def report_html(result: ReportResult) -> str:
@@ -40,7 +40,7 @@ def _by_rate(result: ReportResult, stage: str) -> Markup:
         at = {row.rate: row for row in found}
         rows.append([Cell(code(name)), *(_spread(at.get(rate), stage) for rate in rates)])
     seeds = result.rows[0].seeds
-    caption = f"Test accuracy (%), {TITLES[stage]}" + (", mean ± standard deviation" if seeds > 1 else "")
+    caption = f"Test accuracy (%), {STAGES[stage]}" + (", mean ± standard deviation" if seeds > 1 else "")
     return table(caption, ["criterion", *(f"{100 * rate:g} % removed" for rate in rates)], rows)
 
 
@@ -56,7 +56,7 @@ def _points(result: ReportResult) -> Markup:
         ]
         for row in result.rows
     ]
-    columns = ["criterion", "rate (%)", "removed (%)", "MACs kept (%)", *(f"{TITLES[stage]} (%)" for stage in shown)]
+    columns = ["criterion", "rate (%)", "removed (%)", "MACs kept (%)", *(f"{STAGES[stage]} (%)" for stage in shown)]
     return table("Every point; the headers sort it", columns, rows, sortable=True)
 
 
