@@ -6,8 +6,9 @@
     python scripts/bench_peers.py cifar10-resnet20 data.root=PATH model.checkpoint=FILE --seeds 1
 
 The same weights, calibration samples, prunable channels and MACs (at most 1/1.5, 1/2 and 1/3 of the dense ones) for
-all. Test accuracy of the network as cut, with its batch norms recalibrated on the calibration samples, and compensated
-(least squares, infprune only). Seeds draw the calibration samples. An interrupted run goes on where it was.
+all. Test accuracy of the network as cut, with its batch norms recalibrated on the calibration samples, compensated
+(least squares), and distilled on the same samples (the last two: infprune only). Seeds draw the calibration samples. An
+interrupted run goes on where it was.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from infprune.files import atomic_write
 from infprune.pipeline import cutting
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.score import scored
+from infprune.pipeline.shrink import distilled
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Silent
 from infprune.selection import Budget, Limits
@@ -63,7 +65,7 @@ PEERS = (
     ("random", "layer"),
 )
 HESSIAN_SAMPLES = 256  # one backward pass each
-STAGES = ("cut", "recalibrated", "compensated")
+STAGES = ("cut", "recalibrated", "compensated", "distilled")
 
 
 def main() -> None:
@@ -136,6 +138,10 @@ def ours(
         seconds["compensate_s"] = time.perf_counter() - started
         macs = cost.count(bench.coupling, made.plan.kept).macs / dense
         stages = {"macs": macs, "compensated": evaluate(fitted, bench.test).accuracy}
+        started = time.perf_counter()
+        followed = distilled(own, fitted, seed, Silent())
+        seconds["distill_s"] = time.perf_counter() - started
+        stages["distilled"] = evaluate(followed, bench.test).accuracy
         yield speedup, stages | uncompensated(made.module, bench, seed) | seconds
 
 
@@ -264,7 +270,7 @@ def write(chosen: argparse.Namespace, bench: Bench, found: dict[str, Any]) -> No
             runs = [found[k] for k in found if k.startswith(f"{name}/{speedup}/")]
             stages = " / ".join(spread([r[stage] for r in runs if stage in r]) for stage in STAGES)
             cells.append(f"{stages} @ {100 * statistics.mean(r['macs'] for r in runs):.1f}" if runs else "-")
-            best = [r.get("compensated", r.get("recalibrated", r["cut"])) for r in runs]
+            best = [next(r[stage] for stage in reversed(STAGES) if stage in r) for r in runs]
             if best:
                 points.append((1 / speedup, statistics.mean(best)))
                 seconds = max(seconds, statistics.mean(sum(v for k, v in r.items() if k.endswith("_s")) for r in runs))
@@ -283,11 +289,12 @@ def write(chosen: argparse.Namespace, bench: Bench, found: dict[str, Any]) -> No
         f"`python scripts/bench_peers.py {chosen.config} ... --seeds {chosen.seeds}`",
         (
             f"Dense {100 * found['dense']:.2f}. Test accuracy in % with at most 67, 50 and 33 % of the MACs, "
-            f"{samples} calibration samples: as cut / batch norms recalibrated / least squares (infprune's rows; "
-            "where the network has no batch norm, nothing is recalibrated) @ MACs kept in %. Mean (standard deviation) "
+            f"{samples} calibration samples: as cut / batch norms recalibrated / least squares / then distilled on "
+            "the same samples, without labels (the last two: infprune's rows; where the network has no batch norm, "
+            "nothing is recalibrated) @ MACs kept in %. Mean (standard deviation) "
             f"over {chosen.seeds} draws of the calibration samples. Layer: the same share of every layer; global: one "
             "ranking; calibrated: one ranking of measured losses. Seconds: score, cut (Torch-Pruning: bisection of its "
-            f"ratio included) and least squares, on a machine with other work. torch "
+            f"ratio included), least squares and distillation, on a machine with other work. torch "
             f"{torch.__version__.partition('+')[0]}, torch-pruning {version('torch-pruning')} "
             f"(Hessian: {HESSIAN_SAMPLES} samples), two CPU cores."
         ),
