@@ -46,7 +46,8 @@ def show_prune(result: PruneResult, console: Console) -> None:
     if result.joint is not None:
         _joint(result.joint, console)
     a = result.accuracy
-    console.print("Test accuracy: " + " → ".join(f"{name} {value:.4f}" for name, value in a.measured.items()))
+    told = " → ".join(f"{name} {value:.4f}" for name, value in a.measured.items())
+    console.print(f"Test accuracy: {told}", soft_wrap=True)
     error = result.verified.max_relative_error
     console.print(f"Proof: equal to the masked dense network, largest relative error {error:.1e}")
     for reason in result.verified.groups_frozen:
