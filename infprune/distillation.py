@@ -8,17 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from infprune import ranks
 from infprune.data.augment import none
-from infprune.data.dataset import ArrayDataset, Samples
-from infprune.data.loaders import Batches, batches
+from infprune.data.dataset import Samples
+from infprune.data.loaders import Batches
+from infprune.errors import InputError
+from infprune.evaluation import evaluate
 from infprune.forward import Inputs, logits
 from infprune.modes import evaluating
 from infprune.progress import Bar, Progress
-from infprune.sensitivity import distance
 from infprune.training import Plugin, Recipe, train
 
-RATES = (2e-3, 2e-4)  # of Adam, largest first: the next is tried where one brings the logits no closer
 BATCH = 64
 
 
@@ -36,11 +35,23 @@ class Distillation:
     precision: str = "float32"
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """`lr`: highest rate of Adam. `statistics`: batch norms take and remember those of the batch, else keep theirs."""
+
+    lr: float
+    statistics: bool
+
+
+ATTEMPTS = (Attempt(2e-3, statistics=True), Attempt(5e-4, statistics=False))
+LAST = Attempt(5e-5, statistics=False)  # where none of these helps
+
+
 def distill(
     dense: nn.Module,
     small: nn.Module,
     samples: Samples,
-    held_out: Inputs,
+    validation: Batches,
     how: Distillation,
     *,
     seed: int,
@@ -52,75 +63,70 @@ def distill(
     .. math:: \frac{1}{N K} \sum_n \| P (z_\theta(x_n) - z_\text{dense}(x_n)) \|^2, \quad P = I - 1 1^T / K
 
     by Adam with a rate that falls as half a cosine: distillation (Hinton et al., 2015) with the squared error of the
-    logits, from the calibration samples alone. Batch norms take the statistics of the batch and remember them, as in
-    training; everything else (dropout) is as in evaluation. The outcome is kept only if it is closer to the dense
-    network on `held_out`; where the first rate brings it no closer, a smaller one is tried.
+    logits, from the calibration samples alone; their labels are ignored. Deep cuts want new statistics of batch norms
+    and a high rate, mild ones neither: both are attempted, and the network of the lowest validation loss is returned.
+    Everything else (dropout) is as in evaluation.
 
     Args:
         dense: the network that is followed, in any mode.
         small: after the cut and its compensation; unchanged.
-        samples: what both networks see; labels are ignored.
-        held_out: inputs on the networks' device that decide.
+        samples: what both networks see.
+        validation: decides between the attempts and no change.
         how: epochs, batches, augmentation.
         seed: of the order and the augmentation.
         auxiliary: modules of `small` that eval mode does not call.
         progress: told every step.
 
     Returns:
-        A network in the modes of `small`: `small` itself where there is nothing to fit or no rate helps.
+        A network in the modes of `small`: `small` itself where there is nothing to fit or no attempt helps.
     """
     batch_size = min(how.batch_size, BATCH)
     if not how.epochs or min(batch_size, len(samples)) < 2 or not any(p.requires_grad for p in small.parameters()):
         return small
-    before = _agreed(dense, small, held_out)
-    for lr in RATES:
-        recipe = Recipe(
-            how.epochs, "adamw", lr, weight_decay=0.0, batch_size=batch_size, precision=how.precision, augment="none"
-        )
+    start = evaluate(small, validation).loss
+    best, least = small, start
+    for attempt in (*ATTEMPTS, LAST):
+        if attempt is LAST and least < start:
+            break
         student = copy.deepcopy(small)
         again = dict(zip(small.modules(), student.modules(), strict=True))
-        with evaluating(student):
-            train(
-                student,
-                samples,
-                _answered(dense, held_out),
-                recipe,
-                seed=seed,
-                augment=how.augment,
-                auxiliary=[again[m] for m in auxiliary],
-                plugin=_Following(dense),
-                progress=_Named(progress),
-            )
-        if _agreed(dense, student, held_out) < before:
-            return student
-    return small
-
-
-def _agreed(dense: nn.Module, other: nn.Module, held_out: Inputs) -> float:
-    """The distance, the first rank's for all."""
-    return ranks.once(lambda: [distance(dense, other, held_out)], 1)[0]
-
-
-@torch.no_grad()
-def _answered(dense: nn.Module, x: Inputs) -> Batches:
-    """The samples with what the dense network says to them, so that accuracy is agreement."""
-    with evaluating(dense):
-        y = logits(dense, x).argmax(1)
-    return batches(ArrayDataset(x, y), BATCH, device=y.device)
+        recipe = Recipe(
+            how.epochs, "adamw", attempt.lr, weight_decay=0.0, batch_size=batch_size, precision=how.precision
+        )
+        try:
+            with evaluating(student):
+                train(
+                    student,
+                    samples,
+                    validation[:1],
+                    recipe,
+                    seed=seed,
+                    augment=how.augment,
+                    auxiliary=[again[m] for m in auxiliary],
+                    plugin=_Following(dense, attempt),
+                    progress=_Named(progress),
+                )
+            loss = evaluate(student, validation).loss
+        except InputError:  # the rate is too high: not finite
+            continue
+        if loss < least:
+            best, least = student, loss
+    return best
 
 
 class _Following(Plugin):
-    """Batch norms as in training, all else as in evaluation; the loss is the distance to the dense network's logits."""
+    """The loss is the distance to the dense network's logits; but for batch norms, all is as in evaluation."""
 
-    def __init__(self, dense: nn.Module) -> None:
+    def __init__(self, dense: nn.Module, attempt: Attempt) -> None:
         self._dense = dense
+        self._statistics = attempt.statistics
         self._wanted = torch.empty(0)
 
     def logits(self, module: nn.Module, x: Inputs) -> Tensor:
         module.eval()
         for m in module.modules():
             if isinstance(m, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - the base of all
-                m.train()
+                m.train(self._statistics)
         with torch.no_grad(), evaluating(self._dense):
             self._wanted = logits(self._dense, x)
         return logits(module, x)

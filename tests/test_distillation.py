@@ -1,6 +1,7 @@
 """A network whose weights follow the dense network's logits, without labels."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,10 @@ from torch import Tensor, nn
 
 from infprune import distillation
 from infprune.data.dataset import ArrayDataset
-from infprune.distillation import Distillation, distill
+from infprune.data.loaders import batches
+from infprune.distillation import Attempt, Distillation, distill
+from infprune.errors import InputError
+from infprune.evaluation import Evaluation, evaluate
 from infprune.progress import Silent
 from infprune.sensitivity import distance
 
@@ -40,6 +44,10 @@ class Case:
         self.dense = network(8, 0, device).eval()
         self.small = network(4, 1, device).eval()
         self.held_out = images(64, 2).to(device)
+        with torch.no_grad():
+            self.validation = batches(
+                ArrayDataset(images(64, 2), self.dense(self.held_out).argmax(1).cpu()), 40, device=device
+            )
         self.how = Distillation(epochs=3)
 
     def distilled(self, data: ArrayDataset | None = None, how: Distillation | None = None) -> nn.Module:
@@ -47,12 +55,18 @@ class Case:
             self.dense,
             self.small,
             data or samples(),
-            self.held_out,
+            self.validation,
             how or self.how,
             seed=0,
             auxiliary=(),
             progress=Silent(),
         )
+
+
+def judging(*losses: float) -> Callable[..., Evaluation]:
+    """Validation losses, one after the other."""
+    told = iter(losses)
+    return lambda *_: Evaluation(0.0, next(told), 1)
 
 
 @pytest.fixture
@@ -93,9 +107,8 @@ def test_batch_norms_are_as_in_training_and_dropout_is_not(case: Case) -> None:
 
 def test_one_step_is_the_gradient_of_the_printed_distance(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """AdamW's first step is lr times the sign of the gradient, where that is far from zero."""
-    monkeypatch.setattr(distillation, "RATES", (1e-4,))
-    judged = iter((1.0, 0.0))
-    monkeypatch.setattr(distillation, "distance", lambda *_: next(judged))  # a single step need not help
+    monkeypatch.setattr(distillation, "ATTEMPTS", (Attempt(1e-4, statistics=True),))
+    monkeypatch.setattr(distillation, "evaluate", judging(1.0, 0.0))  # a single step need not help
     data = samples(32)
     found = case.distilled(data, Distillation(epochs=1))
     expected = copy.deepcopy(case.small).double().eval()
@@ -115,14 +128,40 @@ def test_one_step_is_the_gradient_of_the_printed_distance(case: Case, monkeypatc
     assert moved > 20
 
 
-def test_a_rate_that_does_not_help_is_followed_by_a_smaller_one(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distillation, "RATES", (1e3, 2e-3))
-    after = distance(case.dense, case.distilled(), case.held_out)
-    assert after < distance(case.dense, case.small, case.held_out)
+def test_the_network_of_the_lowest_validation_loss_is_kept(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    for i in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(distillation, "evaluate", judging(1.0, *([0.8, 0.9] if i == 0 else [0.9, 0.8])))
+            found[i] = case.distilled()
+    norm, kept = case.small[1], [f[1] for f in found.values()]
+    assert not torch.equal(kept[0].running_mean, norm.running_mean)  # the first attempt takes new statistics
+    assert torch.equal(kept[1].running_mean, norm.running_mean)
+    assert not torch.equal(found[1][0].weight, case.small[0].weight)
 
 
-def test_where_no_rate_helps_the_network_is_given_back(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distillation, "RATES", (1e3,))
+def test_a_low_rate_is_tried_only_where_the_others_do_not_help(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distillation, "evaluate", judging(1.0, 1.1, 1.2, 0.9))
+    largest = max(
+        float((a - b).detach().abs().max())
+        for a, b in zip(case.distilled().parameters(), case.small.parameters(), strict=True)
+    )
+    assert 0 < largest <= 12 * distillation.LAST.lr  # twelve steps
+
+
+def test_where_no_attempt_helps_the_network_is_given_back(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distillation, "evaluate", judging(1.0, 1.1, 1.2, 1.0))
+    assert case.distilled() is case.small
+
+
+def test_an_attempt_that_diverges_is_dropped(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverging(*_: object, **__: object) -> None:
+        raise InputError("the training loss became nan")
+
+    before = evaluate(case.small, case.validation).loss
+    monkeypatch.setattr(distillation, "ATTEMPTS", (Attempt(1e30, statistics=False), Attempt(2e-3, statistics=True)))
+    assert evaluate(case.distilled(), case.validation).loss < before
+    monkeypatch.setattr(distillation, "train", diverging)
     assert case.distilled() is case.small
 
 

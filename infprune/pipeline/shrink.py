@@ -83,7 +83,7 @@ def distilled(bench: Bench, small: nn.Module, seed: int, progress: Progress) -> 
         return small
     samples, auxiliary = bench.session.calibration_samples(seed), uncalled(small, bench.session.example())
     return distill(
-        bench.dense, small, samples, bench.trial_samples, how, seed=seed, auxiliary=auxiliary, progress=progress
+        bench.dense, small, samples, bench.validation, how, seed=seed, auxiliary=auxiliary, progress=progress
     )
 
 
