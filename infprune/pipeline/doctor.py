@@ -14,8 +14,9 @@ from infprune.forward import Inputs, tensors
 from infprune.models import SHIPPED
 from infprune.models.attention import explicit
 from infprune.pipeline.bounds import Bounds, installed
+from infprune.pipeline.doctor_results import Diagnosis, DoctorResult, Extent, SliceRow
 from infprune.pipeline.memory import within_memory
-from infprune.pipeline.results import Change, Diagnosis, DoctorResult, Extent, SliceRow
+from infprune.pipeline.results import Change
 from infprune.pipeline.session import (
     check_logits,
     describing,
