@@ -15,8 +15,8 @@ stages go on from where they ended, and the change of the mean test loss, agains
 against the predicted one (figures 2, 4 and 5). `tasks`: influence on a second task that is the first one again, and on
 another (figure 6). `amount`: with a number of fine-tuning samples and three times as many (figure 7).
 
-Each writes NAME.json and figures to docs/results, and docs/results/multi-stage.md from all of them. An interrupted
-`removal` goes on where it was.
+Each writes NAME.json and figures to docs/results, and docs/results/multi-stage.md from all of them; `report` writes the
+page alone. An interrupted `removal` goes on where it was.
 """
 
 import argparse
@@ -258,6 +258,13 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def less_one(result: dict[str, Any]) -> str:
+    """How far r hangs on a single example."""
+    pairs = list(zip(result["predicted"], result["actual"], strict=True))
+    found = [statistics.correlation(*zip(*(pairs[:i] + pairs[i + 1 :]), strict=True)) for i in range(len(pairs))]
+    return f"{min(found):.3f} to {max(found):.3f}"
+
+
 def spread(values: list[float]) -> str:
     """Mean and standard deviation, if there are several."""
     mean = f"{statistics.mean(values):.4g}"
@@ -266,6 +273,11 @@ def spread(values: list[float]) -> str:
 
 def publish(key: str, result: dict[str, Any]) -> None:
     atomic_write(RESULTS / f"{NAME}-{key}.json", json.dumps(result, indent=1))
+    write()
+
+
+def write() -> None:
+    """The page, from all that was measured."""
     found = {p.stem.removeprefix(f"{NAME}-"): json.loads(p.read_text()) for p in RESULTS.glob(f"{NAME}-*.json")}
     atomic_write(RESULTS / f"{NAME}.md", markdown(dict(sorted(found.items()))))
 
@@ -283,17 +295,17 @@ def markdown(found: dict[str, Any]) -> str:
         "*Multi-Stage Influence Function* has r = .17 for it on MNIST, about .6 in case 1 (embedding held) and .40 in",
         "case 2 (embedding moved, CIFAR).",
         "",
-        "| run | case | m | fine-tuning samples | left out | r | slope | same sign | r of the identity |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| run | case | m | fine-tuning samples | left out | r | r less one | slope | same sign | r of the identity |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for key, r in removals.items():
         sizes = f"{r['case']} | {r['m']:,} | {r['finetune']:,} | {r['removed']}"
-        lines.append(
-            f"| {key} | {sizes} | {r['r']:.3f} | {r['slope']:.2f} | {r['same_sign']:.0%} | {r['identity_r']:.3f} |"
-        )
+        rest = f"{r['slope']:.2f} | {r['same_sign']:.0%} | {r['identity_r']:.3f}"
+        lines.append(f"| {key} | {sizes} | {r['r']:.3f} | {less_one(r)} | {rest} |")
     lines += [
         "",
-        "slope: predicted over measured, least squares. The same examples, ranked with the first damping:",
+        "slope: predicted over measured, least squares. r less one: the least and the greatest r when one of the",
+        "examples is not counted. The same examples, ranked with the first damping:",
         "",
     ]
     lines += ["| run | damping of the first stage | r |", "|---|---:|---:|"]
@@ -335,8 +347,8 @@ def markdown(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("removal", "tasks", "amount"))
-    parser.add_argument("config")
+    parser.add_argument("what", choices=("removal", "tasks", "amount", "report"))
+    parser.add_argument("config", nargs="?", default="")
     parser.add_argument("words", nargs="*")
     parser.add_argument("--seeds", type=int, default=1, help="of `tasks` and `amount`")
     parser.add_argument("--count", type=int, default=100, help="examples left out")
@@ -353,6 +365,8 @@ def main() -> None:
     chosen = parser.parse_intermixed_args()
     if chosen.what == "removal":
         removal(chosen.config, chosen.words, chosen)
+    elif chosen.what == "report":
+        write()
     else:
         compared(chosen.what, chosen.config, chosen.words, chosen.seeds)
 

@@ -60,7 +60,7 @@ RUNS = {
     ),
     "unlearn": Run(
         ("unlearn", "--forget", "class:3", "--retrain", "train.epochs=2", "finetune.epochs=2", *SMALL, *FORGETTING),
-        ("run/unlearned.safetensors", "run/unlearn.md", "run/unlearn.json", "run/config.yaml"),
+        ("run/unlearned.safetensors", "run/unlearn.json", "run/config.yaml"),
         resumes=True,
     ),
     "trace": Run(
