@@ -133,7 +133,7 @@ def test_finetuning_augments_as_training_does(infprune, monkeypatch):
 @pytest.mark.slow
 def test_against_retraining(infprune, trained):
     words = ["--forget", "class:3", *SMALL, "unlearn.applications=1", "--retrain", "train.epochs=3"]
-    words += ["run.dir=anew", "unlearn.lengths=[16,64]"]
+    words += ["run.dir=anew"]
     result = infprune("unlearn", *trained, *words, "--json").json
     found, seconds = result["retrained"], result["seconds"]
     assert found["quality"]["forgotten"] == 0.0
