@@ -332,7 +332,7 @@ def markdown(found: dict[str, Any]) -> str:
         "`tasks` is set as the paper's figure 6: one first stage, its embedding held, two second stages with the same",
         "settings and as many classes, absolute values. `amount` is set as its figure 7: the embedding moved, three",
         "times the samples and steps. An influence is a slope of the test loss, and a task that is solved has little",
-        "of it to pass back: the last column is over the mean test loss.",
+        "of it to pass back: the last column is over the mean test loss (thought of after the raw numbers of seed 0).",
         "",
         "| run | second stage | samples | n | test accuracy | test loss | mean \\|influence\\| | over the loss |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
