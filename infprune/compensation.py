@@ -23,10 +23,10 @@ from infprune.modes import evaluating
 from infprune.progress import Progress, Silent
 from infprune.regression import Moments, chosen_damping, fit, moments
 from infprune.surgery import Kept
+from infprune.units import WIDEST
 
 Batches = Iterable[tuple[Inputs, Tensor]]
 FOLDS = 3
-WIDEST = 12_288  # entries of a Gram matrix: four float64 copies are then 4.5 GiB
 FAINT = 1e-4  # of the largest scale of a batch norm: what is below cannot be heard
 UNKNOWN = 1e-3  # the damping when there is a single batch, so nothing to hold out
 

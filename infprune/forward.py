@@ -41,6 +41,11 @@ def head(x: Inputs, count: int) -> Inputs:
     return each(lambda t: t[:count], x)
 
 
+def rows(x: Inputs, which: Tensor) -> Inputs:
+    """The samples that a mask or positions say."""
+    return each(lambda t: t[which], x)
+
+
 def split(x: Inputs, count: int) -> Iterator[Inputs]:
     """Parts of `count` samples, in order; the last may be smaller."""
     for i in range(0, size(x), count):

@@ -2,7 +2,7 @@
 
     python scripts/faults.py --kills 200 --seed 0
 
-Kills: `kill -9` of score, prune, finetune, train, report and export, half at a random moment, half inside a write
+Kills: `kill -9` of every command in `faulting/runs.py`, half at a random moment, half inside a write
 (after a file is written and before it is renamed, or just after). Then every file opens and says what it should, and a
 rerun, with or without --resume, makes the same bytes as an undisturbed run. Other faults (`faulting/scenarios.py`):
 disk full, read-only folders, data that vanishes, SIGTERM and SIGINT, memory. Runs are forked from a parent that has

@@ -5,25 +5,29 @@ r"""The experiments of *Multi-Stage Influence Function*, section 4, with `infpru
     python scripts/multi_stage.py removal mnist-two-stage --count 20 data.root=PATH trace.frozen=[] \
         finetune.epochs=10 finetune.lr=0.02 trace.alpha=0.05 trace.finetune_damping=0.06 trace.rtol=0.1 \
         --steps 30 --finetune-steps 30
-    python scripts/multi_stage.py tasks digits-two-stage
-    python scripts/multi_stage.py amount digits-two-stage
+    python scripts/multi_stage.py tasks digits-two-stage --seeds 3
+    python scripts/multi_stage.py tasks mnist-two-stage --seeds 3 data.root=PATH finetune.epochs=10 trace.rtol=0.1 \
+        trace.pretrain_damping=0.03
+    python scripts/multi_stage.py amount digits-two-stage --seeds 3
 
 `removal`: the pretraining examples of the largest |influence| on the whole test set are left out one at a time; both
 stages go on from where they ended, and the change of the mean test loss, against going on with all examples, is held
 against the predicted one (figures 2, 4 and 5). `tasks`: influence on a second task that is the first one again, and on
 another (figure 6). `amount`: with a number of fine-tuning samples and three times as many (figure 7).
 
-Each writes NAME.json and figures to docs/results, and docs/results/multi-stage.md from all of them. An interrupted
-`removal` goes on where it was.
+Each writes NAME.json and figures to docs/results, and docs/results/multi-stage.md from all of them; `report` writes the
+page alone. An interrupted `removal` goes on where it was.
 """
 
 import argparse
 import copy
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +58,9 @@ NAME = "multi-stage"
 
 
 def removal(name: str, words: Sequence[str], chosen: Any) -> None:
-    settings = config.load(name, [*words, f"run.dir=runs/{NAME}-{name}"])
+    seed = config.load(name, words).run.seed
+    own = f"{name}-seed-{seed}" if seed else name
+    settings = config.load(name, [*words, f"run.dir=runs/{NAME}-{own}"])
     watch, begun = Stopwatch(), time.monotonic()
     stages = open_stages(settings, NAME, watch, Silent())
     first, second = copy.deepcopy(stages.first), copy.deepcopy(stages.second)
@@ -70,7 +76,7 @@ def removal(name: str, words: Sequence[str], chosen: Any) -> None:
     order = main.values.abs().argsort(descending=True)[: chosen.count].tolist()
     for i in order:
         print(f"example {i}: predicted {-float(main.values[i]) / len(main.values) / len(test):.3e}", flush=True)
-    key = f"{name}-case-{case}"
+    key = f"{name}-case-{case}" + (f"-seed-{seed}" if seed else "")
     measuring = settings.model_dump()
     for scoring in ("solver", "pretrain_damping", "finetune_damping", "hessian_samples", "rtol", "max_iterations"):
         del measuring["trace"][scoring]
@@ -110,6 +116,7 @@ def removal(name: str, words: Sequence[str], chosen: Any) -> None:
         "tests": len(test),
         "removed": len(order),
         "going_on": [asdict(r) for r in recipes],
+        "seed": seed,
         "r": agreement(predicted, truth).r,
         "slope": agreement(predicted, truth).slope,
         "identity_r": agreement(plain, truth).r,
@@ -204,8 +211,8 @@ def embedded(module: nn.Module, layer: str, data: StageData) -> tuple[StageData,
     return replace(data, **parts), head
 
 
-def compared(what: str, name: str, words: Sequence[str]) -> None:
-    """Two second stages of one first: how far the influence of its examples reaches, per prediction."""
+def compared(what: str, name: str, words: Sequence[str], seeds: int) -> None:
+    """Two second stages of one first, for every seed: how far the influence of its examples reaches, per prediction."""
     base = config.load(name, words).trace
     assert base.pretrain is not None
     assert base.finetune is not None
@@ -221,21 +228,56 @@ def compared(what: str, name: str, words: Sequence[str]) -> None:
             f"{n} samples": [f"trace.finetune_samples={n}", "trace.frozen=[]"] for n in (size // 3, size // 3 * 3)
         }
     values, rows = {}, []
-    for label, more in variants.items():
-        made = trace.run(config.load(name, [*words, *more, f"run.dir=runs/{NAME}-{name}"]), Silent())
-        count = made.result.test.samples
-        values[label] = [row.influence / count for row in made.everything]
-        finetuned = made.result.stages[1]
-        mean_abs = made.result.mean_abs / count
-        rows.append({"name": label, "mean_abs": mean_abs, "tests": count, **asdict(finetuned)})
+    for seed, (label, more) in product(range(seeds), variants.items()):
+        settings = [*words, *more, f"run.seed={seed}", f"run.dir=runs/{NAME}-{name}"]
+        traced = trace.run(config.load(name, settings), Silent())
+        made, count = traced.result, traced.result.test.samples
+        if not seed:
+            values[label] = [row.influence / count for row in traced.everything]
+        found = {"mean_abs": made.mean_abs / count, "tests": count, "test_loss": made.test.loss}
+        rows.append({"name": label, "seed": seed, **found, **asdict(made.stages[1])})
         print(rows[-1], flush=True)
-    scene = histogram(what, f"{name}: influence per prediction, by {what}", values)
+    scene = histogram(what, f"{name}: influence per prediction, by {what}; seed 0", values)
     atomic_write(RESULTS / f"{NAME}-{name}-{what}.png", png(scene))
     publish(f"{name}-{what}", {"config": name, "words": [w for w in words if "root" not in w], "rows": rows})
 
 
+def summary(rows: list[dict[str, Any]]) -> list[str]:
+    """One line of a table for every second stage, over its seeds."""
+    lines = []
+    for name in dict.fromkeys(row["name"] for row in rows):
+        mine = [row for row in rows if row["name"] == name]
+        columns = [
+            [row["accuracy"] for row in mine],
+            [row["test_loss"] for row in mine],
+            [row["mean_abs"] for row in mine],
+            [row["mean_abs"] / row["test_loss"] for row in mine],
+        ]
+        cells = " | ".join(spread(column) for column in columns)
+        lines.append(f"{name} | {mine[0]['samples']:,} | {len(mine)} | {cells} |")
+    return lines
+
+
+def less_one(result: dict[str, Any]) -> str:
+    """How far r hangs on a single example."""
+    pairs = list(zip(result["predicted"], result["actual"], strict=True))
+    found = [statistics.correlation(*zip(*(pairs[:i] + pairs[i + 1 :]), strict=True)) for i in range(len(pairs))]
+    return f"{min(found):.3f} to {max(found):.3f}"
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation, if there are several."""
+    mean = f"{statistics.mean(values):.4g}"
+    return f"{mean} ({statistics.stdev(values):.2g})" if len(values) > 1 else mean
+
+
 def publish(key: str, result: dict[str, Any]) -> None:
     atomic_write(RESULTS / f"{NAME}-{key}.json", json.dumps(result, indent=1))
+    write()
+
+
+def write() -> None:
+    """The page, from all that was measured."""
     found = {p.stem.removeprefix(f"{NAME}-"): json.loads(p.read_text()) for p in RESULTS.glob(f"{NAME}-*.json")}
     atomic_write(RESULTS / f"{NAME}.md", markdown(dict(sorted(found.items()))))
 
@@ -249,21 +291,21 @@ def markdown(found: dict[str, Any]) -> str:
         "`python scripts/multi_stage.py removal | tasks | amount CONFIG [WORDS]`. The examples of the largest",
         "|influence| on the whole test set are left out one at a time (their loss is taken out of every batch with",
         "weight 1/m), both stages go on from where they ended, and the change of the mean test loss is against going",
-        "on with all examples. One seed each. Identity: every inverse Hessian replaced by the identity. *Multi-Stage",
-        "Influence Function* has r = .17 for it on MNIST, about .6 in case 1 (embedding held) and .40 in case 2",
-        "(embedding moved, CIFAR).",
+        "on with all examples. A row is one seed. Identity: every inverse Hessian replaced by the identity.",
+        "*Multi-Stage Influence Function* has r = .17 for it on MNIST, about .6 in case 1 (embedding held) and .40 in",
+        "case 2 (embedding moved, CIFAR).",
         "",
-        "| run | case | m | fine-tuning samples | left out | r | slope | same sign | r of the identity |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| run | case | m | fine-tuning samples | left out | r | r less one | slope | same sign | r of the identity |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for key, r in removals.items():
         sizes = f"{r['case']} | {r['m']:,} | {r['finetune']:,} | {r['removed']}"
-        lines.append(
-            f"| {key} | {sizes} | {r['r']:.3f} | {r['slope']:.2f} | {r['same_sign']:.0%} | {r['identity_r']:.3f} |"
-        )
+        rest = f"{r['slope']:.2f} | {r['same_sign']:.0%} | {r['identity_r']:.3f}"
+        lines.append(f"| {key} | {sizes} | {r['r']:.3f} | {less_one(r)} | {rest} |")
     lines += [
         "",
-        "slope: predicted over measured, least squares. The same examples, ranked with the first damping:",
+        "slope: predicted over measured, least squares. r less one: the least and the greatest r when one of the",
+        "examples is not counted. The same examples, ranked with the first damping:",
         "",
     ]
     lines += ["| run | damping of the first stage | r |", "|---|---:|---:|"]
@@ -282,13 +324,22 @@ def markdown(found: dict[str, Any]) -> str:
         lines.append(f"{words}goes on for {' and '.join(steps)}; {'; '.join(solves)}.")
     lines.append("")
     lines += [f"![{key}]({NAME}-{key}-{kind}.png)" for key in removals for kind in ("predicted", "identity")]
-    lines += ["", "## Other tasks, more data", "", "Mean |influence| of a pretraining example per test prediction.", ""]
-    lines += ["| run | second stage | samples | test accuracy | mean \\|influence\\| |", "|---|---|---:|---:|---:|"]
-    for key, r in pairs.items():
-        for row in r["rows"]:
-            lines.append(
-                f"| {key} | {row['name']} | {row['samples']:,} | {row['accuracy']:.4f} | {row['mean_abs']:.4g} |"
-            )
+    lines += [
+        "",
+        "## Other tasks, more data",
+        "",
+        "Mean |influence| of a pretraining example per test prediction, over n seeds: mean (standard deviation).",
+        "`tasks` is set as the paper's figure 6: one first stage, its embedding held, two second stages with the same",
+        "settings and as many classes, absolute values. `amount` is set as its figure 7: the embedding moved, three",
+        "times the samples and steps. An influence is a slope of the test loss, and a task that is solved has little",
+        "of it to pass back: the last column is over the mean test loss (thought of after the raw numbers of seed 0).",
+        "",
+        "| run | second stage | samples | n | test accuracy | test loss | mean \\|influence\\| | over the loss |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [f"| {key} | {line}" for key, r in pairs.items() for line in summary(r["rows"])]
+    lines.append("")
+    lines += [f"- {key}: words `{' '.join(r['words']) or 'none'}`." for key, r in pairs.items()]
     lines.append("")
     lines += [f"![{key}]({NAME}-{key}.png)" for key in pairs]
     return "\n".join(lines) + "\n"
@@ -296,9 +347,10 @@ def markdown(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("removal", "tasks", "amount"))
-    parser.add_argument("config")
+    parser.add_argument("what", choices=("removal", "tasks", "amount", "report"))
+    parser.add_argument("config", nargs="?", default="")
     parser.add_argument("words", nargs="*")
+    parser.add_argument("--seeds", type=int, default=1, help="of `tasks` and `amount`")
     parser.add_argument("--count", type=int, default=100, help="examples left out")
     parser.add_argument("--minutes", type=float, help="after which no further example is left out")
     parser.add_argument("--steps", type=int, default=60, help="of each stage, once an example is left out")
@@ -313,8 +365,10 @@ def main() -> None:
     chosen = parser.parse_intermixed_args()
     if chosen.what == "removal":
         removal(chosen.config, chosen.words, chosen)
+    elif chosen.what == "report":
+        write()
     else:
-        compared(chosen.what, chosen.config, chosen.words)
+        compared(chosen.what, chosen.config, chosen.words, chosen.seeds)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ from infprune.errors import ConfigError, InputError
 from infprune.influence.quadratic import Quadratic
 from infprune.solvers.contract import Outcome, Solution
 
-UNUSABLE = (Outcome.INDEFINITE, Outcome.SINGULAR, Outcome.DIVERGED)
-
 
 def compute(inputs: ScoringInputs) -> Measured:
     r"""Score every training sample by what its removal would cost the queries.
@@ -58,7 +56,7 @@ def solve(quadratic: Quadratic, B: Tensor) -> Solution:
     if isinstance(quadratic.operator, Kronecker):
         return Solution(quadratic.operator.power(-1.0).matmat(B), Outcome.CONVERGED, 1, 0.0)
     found = quadratic.prepared.solve(B)
-    if found.outcome in UNUSABLE:
+    if not found.outcome.usable:
         raise ConfigError(f"the curvature is {found.outcome}: {found.message}")
     return found
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from infprune import ranks
 from infprune.curvature.objective import Objective
-from infprune.curvature.operator import GIB
 from infprune.errors import InputError
 from infprune.forward import Inputs, each, head
+from infprune.units import GIB
 
 MEMORY = 2 * GIB  # bytes of graphs that are kept, and of one block of products
 G = TypeVar("G")

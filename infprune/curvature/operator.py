@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from infprune.errors import ConfigError
+from infprune.units import GIB
 
-GIB = 2**30
 DENSE_LIMIT = 4 * GIB  # bytes of a matrix that `to_dense` makes unasked
 COLUMNS = 256  # of the identity that are multiplied at a time
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 
 from infprune.errors import ConfigError, InputError
 from infprune.files import is_folder
-from infprune.forward import Inputs, Shape, each, shape, tensors
+from infprune.forward import Inputs, Shape, each, rows, shape, tensors
 
 
 class Samples(Protocol):
@@ -128,7 +128,7 @@ class ArrayDataset(Dataset[tuple[Inputs, int]]):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Inputs, Tensor]:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return each(lambda t: t[chosen], self.x), self.y[chosen]
+        return rows(self.x, chosen), self.y[chosen]
 
 
 class Part(Dataset[tuple[Inputs, int]]):

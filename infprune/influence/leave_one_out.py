@@ -7,7 +7,7 @@ from torch import Tensor
 
 from infprune.curvature.objective import Objective
 from infprune.errors import ConfigError
-from infprune.forward import Inputs, each
+from infprune.forward import rows
 from infprune.influence.retraining import minimise
 from infprune.solvers.contract import Prepared
 
@@ -80,14 +80,10 @@ def _parted(objective: Objective, index: int) -> tuple[Objective, Objective]:
         here = torch.arange(start, start + len(y), device=y.device) == index
         start += len(y)
         if bool(here.any()):
-            alone = (_rows(x, here), y[here])
+            alone = (rows(x, here), y[here])
         if not bool(here.all()):
-            others.append((_rows(x, ~here), y[~here]))
+            others.append((rows(x, ~here), y[~here]))
     if alone is None or not others:
         raise ConfigError(f"expected a sample from 0 to {start - 1}, and others beside it, got {index}")
     rest = replace(objective.on(others), ridge=objective.ridge * start / (start - 1))
     return replace(objective.on([alone]), ridge=0.0), rest
-
-
-def _rows(x: Inputs, which: Tensor) -> Inputs:
-    return each(lambda t: t[which], x)

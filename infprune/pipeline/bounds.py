@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from infprune.errors import Stopped
+from infprune.units import GIB
 
-GIB = 2**30
 EVERY = 0.01  # seconds between two looks at the memory
 
 

@@ -12,14 +12,15 @@ from infprune.attribution.contract import SampleScores
 from infprune.attribution.scores_file import read_sample_scores
 from infprune.config import Config
 from infprune.curvature.objective import Objective
+from infprune.data.classes import all_labels
 from infprune.data.dataset import Part, Samples, gather
 from infprune.data.subset_file import fingerprint
 from infprune.errors import ConfigError, InputError
-from infprune.forward import Inputs, each, logits, move
+from infprune.forward import Inputs, logits, move, rows
 from infprune.pipeline.data_inspect_results import InspectedSample, Inspection, InspectResult, Query, View
-from infprune.pipeline.data_score import check_queries, labels_of
+from infprune.pipeline.data_score import check_queries
 from infprune.pipeline.influence_results import CurvatureRow
-from infprune.pipeline.instrument import UNUSABLE, Problem, open_problem, through_weights
+from infprune.pipeline.instrument import Problem, open_problem, through_weights
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
@@ -90,7 +91,7 @@ def run(settings: Config, asked: Asked, progress: Progress) -> Inspection:
     _check(asked, session.splits.test, session.splits.classes)
     if asked.test is not None or asked.label is not None:
         label = asked.label if asked.test is None else int(gather(session.splits.test, [asked.test])[1])
-        check_queries(labels_of(session, train), torch.tensor([label]), "test")
+        check_queries(all_labels(train), torch.tensor([label]), "test")
     stored = [_stored(path, train) for path in asked.scores]
     with watch.stage("judge"):
         judged = _judge(problem, train, progress)
@@ -137,7 +138,7 @@ def _stored(path: Path, train: Samples) -> SampleScores:
 
 def _judge(problem: Problem, train: Samples, progress: Progress) -> _Judged:
     assert isinstance(train, Part)
-    batches, y = problem.session.batches(train), labels_of(problem.session, train)
+    batches, y = problem.session.batches(train), all_labels(train)
     with torch.no_grad(), progress.bar("samples", len(batches)) as bar:
 
         def visit(x: Inputs, _: Tensor) -> Tensor:
@@ -158,7 +159,7 @@ def _influence(problem: Problem, asked: Asked, train: Samples) -> tuple[Query, C
     queried = Objective(problem.module, objective.space, ranks.share(queries).batches)
     lens = through_weights(problem)
     solution = lens.quadratic.prepared.solve(queried.gradient(theta).to(lens.quadratic.theta))
-    if solution.outcome in UNUSABLE:
+    if not solution.outcome.usable:
         raise ConfigError(f"the curvature is {solution.outcome}: {solution.message}")
     every = [(problem.fitting(x), y) for x, y in ranks.share(session.batches(train)).batches]
     influence = objective.on(every).slopes(theta, solution.value.to(theta)[:, None])[:, 0].double().cpu() / len(train)
@@ -181,15 +182,11 @@ def _queried(problem: Problem, asked: Asked) -> list[tuple[Inputs, Tensor]]:
         x, y = gather(test, [asked.test])
         return [(problem.fitting(move(x, session.device)), y.to(session.device))]
     assert asked.label is not None
-    chosen = [(_rows(x, y.eq(asked.label)), y[y.eq(asked.label)]) for x, y in session.batches(test)]
+    chosen = [(rows(x, y.eq(asked.label)), y[y.eq(asked.label)]) for x, y in session.batches(test)]
     some = [(problem.fitting(x), y) for x, y in chosen if len(y)]
     if not some:
         raise ConfigError(f"--class: the test part has no sample of class {asked.label}")
     return some
-
-
-def _rows(x: Inputs, which: Tensor) -> Inputs:
-    return each(lambda t: t[which], x)
 
 
 def _sides(judged: _Judged, influence: Tensor, top: int) -> list[View]:

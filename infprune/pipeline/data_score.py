@@ -28,8 +28,8 @@ from infprune.attribution.packing import is_packed, packed, unpacked
 from infprune.attribution.scores_file import write_sample_scores
 from infprune.config import Config
 from infprune.curvature.kfac import Kronecker
-from infprune.curvature.operator import GIB
-from infprune.data.dataset import Part, Samples, labels
+from infprune.data.classes import all_labels
+from infprune.data.dataset import Part, Samples
 from infprune.data.loaders import Batches
 from infprune.data.subset_file import fingerprint
 from infprune.errors import InputError
@@ -44,6 +44,7 @@ from infprune.pipeline.stopwatch import Stopwatch
 from infprune.pipeline.store import Store
 from infprune.pipeline.workers import in_rounds, processes, worked
 from infprune.progress import Progress, Silent
+from infprune.units import GIB
 
 SHOWN = 10
 DIRECT = 10_000  # parameters up to which `influence.solver=auto` is Cholesky for self-influence, a solve per sample
@@ -74,7 +75,7 @@ def run(settings: Config, progress: Progress, *, resume: bool) -> DataScoreResul
     session, train = opened.session, part(opened.session)
     inputs = _inputs(opened, progress)
     if method.need is Need.CURVATURE:
-        check_queries(inputs.labels, labels_of(session, queries(session)), settings.samples.queries)
+        check_queries(inputs.labels, all_labels(queries(session)), settings.samples.queries)
     data = fingerprint(train.base)
     kept = _kept(session, opened.module, data, len(train), resume=resume)
     inputs = replace(inputs, keep=kept)
@@ -119,7 +120,7 @@ def _inputs(opened: Opened, progress: Progress) -> ScoringInputs:
     session, train = opened.session, part(opened.session)
     return ScoringInputs(
         train=train,
-        labels=labels_of(session, train),
+        labels=all_labels(train),
         classes=session.splits.classes,
         batches=session.batches,
         learning=learning(session),
@@ -141,12 +142,6 @@ def queries(session: Session) -> Samples:
     """The samples on whose loss influence is."""
     chosen: Samples = getattr(session.splits, session.config.samples.queries)
     return chosen
-
-
-def labels_of(session: Session, samples: Samples) -> Tensor:
-    """All labels (N,) of a split; read with the inputs where they cannot be read apart."""
-    found = labels(samples)
-    return torch.cat([y.cpu() for _, y in session.batches(samples)]) if found is None else found
 
 
 def learning(session: Session) -> Learning:

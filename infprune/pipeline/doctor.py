@@ -13,9 +13,10 @@ from infprune.errors import ArchitectureError, Stopped
 from infprune.forward import Inputs, tensors
 from infprune.models import SHIPPED
 from infprune.models.attention import explicit
-from infprune.pipeline.bounds import GIB, Bounds, installed
+from infprune.pipeline.bounds import Bounds, installed
+from infprune.pipeline.doctor_results import Diagnosis, DoctorResult, Extent, SliceRow
 from infprune.pipeline.memory import within_memory
-from infprune.pipeline.results import Change, Diagnosis, DoctorResult, Extent, SliceRow
+from infprune.pipeline.results import Change
 from infprune.pipeline.session import (
     check_logits,
     describing,
@@ -29,6 +30,7 @@ from infprune.pipeline.session import (
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress
 from infprune.trial import UNTRIED, settle
+from infprune.units import GIB
 
 SAMPLES = 2
 SEARCH = 0.8  # share of the time after which trial cuts end by themselves and keep what they found

@@ -16,12 +16,13 @@ from infprune.forward import Inputs, move, tensors
 from infprune.imports import one_line
 from infprune.models.attention import explicit
 from infprune.models.build import build
-from infprune.pipeline.bounds import GIB, installed
+from infprune.pipeline.bounds import installed
 from infprune.pipeline.estimate_results import EstimateResult, MemoryRow, WorkRow
 from infprune.pipeline.session import example_inputs, open_session, prepare, spec_of
 from infprune.progress import Progress
 from infprune.scores.contract import Need
-from infprune.scores.measure import WIDEST_GRAM, needs_of
+from infprune.scores.measure import needs_of
+from infprune.units import GIB, WIDEST
 
 SHARE = 0.9  # of the machine's memory
 SAMPLES = 2
@@ -110,9 +111,9 @@ def _work(found: Estimate, rates: Rates) -> WorkRow:
 def advice(found: Estimate, budget: int) -> list[str]:
     """What brings the peak below the budget, the least change first."""
     told = []
-    if found.widest > WIDEST_GRAM:
+    if found.widest > WIDEST:
         told.append(
-            f"a weight reads {found.widest:,} inputs, more than the {WIDEST_GRAM:,} that are scored: "
+            f"a weight reads {found.widest:,} inputs, more than the {WIDEST:,} that are scored: "
             "score.criterion=gate, or prune.protect the layer before it"
         )
     if found.peak <= budget:

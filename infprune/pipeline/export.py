@@ -13,8 +13,8 @@ from infprune.errors import ConfigError, QualityError
 from infprune.files import atomic_write, same_place
 from infprune.forward import tensors
 from infprune.models.build import build
+from infprune.pipeline.export_results import Checked, ExportResult, LatencyRow
 from infprune.pipeline.memory import within_memory
-from infprune.pipeline.results import Checked, ExportResult, LatencyRow
 from infprune.pipeline.session import describing, example_inputs, open_model, open_session, prepare, spec_of
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, told

@@ -17,8 +17,7 @@ from infprune.pipeline.instrument import Lens, Problem, dense, open_problem, thr
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, told
-
-WIDEST = 12_288  # gates: the matrix is then 1.1 GiB
+from infprune.units import WIDEST
 
 
 @within_memory

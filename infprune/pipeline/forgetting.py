@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from infprune.data.dataset import Changed, Part, Samples, labels
+from infprune.data.classes import all_labels
+from infprune.data.dataset import Changed, Part, Samples
 from infprune.data.index_file import named
 from infprune.errors import ConfigError, InputError
 from infprune.evaluation import Answers, answers
@@ -75,7 +76,7 @@ class Task:
         if objective == "loss":
             return replace(self, wanted=self.y)
         train = self.session.splits.train
-        wanted = _labels(train).clone()
+        wanted = all_labels(train).clone()
         wanted[self.forget] = runner_up(module, self.session.batches(self.learned()))
         return replace(self, wanted=wanted)
 
@@ -86,7 +87,7 @@ class Task:
         if split == "validation" and self.kind != "file":  # there it decides nothing, and each trial asks
             members = Part(members, torch.arange(min(MEMBERS, len(members))))
         if self.kind == "class":
-            y = _labels(samples)
+            y = all_labels(samples)
             its = torch.eq(y, int(self.label or 0)).nonzero()[:, 0]
             if not len(its) or len(its) == len(y):
                 raise InputError(
@@ -179,7 +180,7 @@ def _of_class(session: Session, label: int) -> Task:
     classes = session.splits.classes
     if label >= classes:
         raise ConfigError(f"unlearn.forget: there is no class {label}; {session.data_name} has 0 to {classes - 1}")
-    return _divided(session, "class", _labels(session.splits.train) == label, label=label)
+    return _divided(session, "class", all_labels(session.splits.train) == label, label=label)
 
 
 def _of_file(session: Session, path: Path) -> Task:
@@ -198,7 +199,7 @@ def _of_backdoor(session: Session) -> Task:
             "class:N or file:PATH"
         )
     assert isinstance(train, Part)
-    y = _labels(train).clone()
+    y = all_labels(train).clone()
     chosen = torch.isin(train.indices, door.poisoned)
     y[chosen] = door.labels[torch.searchsorted(door.poisoned, train.indices[chosen])]
     return _divided(session, "backdoor", chosen, y=y)
@@ -218,12 +219,6 @@ def _divided(
             f"unlearn.forget={session.config.unlearn.forget}: every training sample is to be forgotten; train anew"
         )
     return Task(session, kind, found, rest, y, label, unseen)
-
-
-def _labels(samples: Samples) -> Tensor:
-    """All labels, read with the inputs where there is no other way."""
-    y = labels(samples)
-    return torch.tensor([samples[i][1] for i in range(len(samples))]) if y is None else y
 
 
 def _accuracy(found: Answers, at: Tensor) -> float:

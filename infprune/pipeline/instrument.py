@@ -13,7 +13,7 @@ from infprune.curvature.gate_fisher import GateFisher
 from infprune.curvature.kfac import Kronecker, covered
 from infprune.curvature.kronecker import wide
 from infprune.curvature.objective import Objective
-from infprune.curvature.operator import GIB, LinearOperator, check_dense
+from infprune.curvature.operator import LinearOperator, check_dense
 from infprune.curvature.space import ParameterSpace
 from infprune.errors import ConfigError
 from infprune.forward import Inputs, each
@@ -26,15 +26,15 @@ from infprune.pipeline.session import Session, open_model, open_session
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.solvers import SOLVERS
 from infprune.solvers.cg import ConjugateGradients, jacobi
-from infprune.solvers.contract import Outcome, Solver
+from infprune.solvers.contract import Solver
 from infprune.solvers.spectrum import lanczos
+from infprune.units import GIB
 
 DENSE_PARAMETERS = 4096  # up to which `influence.solver=auto` makes the curvature dense
 AUTO = 1e-4  # `damping: auto` without a ridge: this share of the curvature's largest eigenvalue
 SPECTRUM_STEPS = 20
 NEAR = 1e-3  # a Newton step relative to the weights, above which a vanishing gradient is no minimum
 SLACK = 1e-6  # relative: a change below zero by more is no rounding
-UNUSABLE = (Outcome.INDEFINITE, Outcome.SINGULAR, Outcome.DIVERGED)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Lens:
             ConfigError: the curvature cannot be solved with; the message says what to change.
         """
         found = FORMS[form or self.described.form](self.quadratic, S.to(self.quadratic.theta.device))
-        if found.outcome in UNUSABLE:
+        if not found.outcome.usable:
             raise ConfigError(f"the curvature is {found.outcome}: {found.message}")
         if found.change < 0 and found.change < -SLACK * self._alone(S):
             damping = max(0.0, -1.1 * (self.described.least_eigenvalue or 0.0))

@@ -10,7 +10,8 @@ from infprune.config import PruneConfig
 from infprune.files import sha256
 from infprune.models.checkpoint import digest
 from infprune.pipeline.bench import Bench
-from infprune.pipeline.results import Change, Goal, Provenance
+from infprune.pipeline.prune_results import Goal
+from infprune.pipeline.results import Change, Provenance
 from infprune.pipeline.session import provenance
 
 

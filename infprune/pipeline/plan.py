@@ -5,7 +5,7 @@ from infprune.errors import ConfigError
 from infprune.pipeline import cutting, gates
 from infprune.pipeline.bench import open_bench
 from infprune.pipeline.memory import within_memory
-from infprune.pipeline.results import PlanResult
+from infprune.pipeline.prune_results import PlanResult
 from infprune.pipeline.savings import sizes, timed, verified
 from infprune.pipeline.score import measured, rows
 from infprune.pipeline.search import predicted, settled

@@ -16,7 +16,8 @@ from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.joint import learn, prepared
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.origins import goals, origins
-from infprune.pipeline.results import Change, Gate, PruneResult
+from infprune.pipeline.prune_results import PruneResult
+from infprune.pipeline.results import Change, Gate
 from infprune.pipeline.savings import sizes, timed, verified
 from infprune.pipeline.score import measured, rows
 from infprune.pipeline.search import searches, settled

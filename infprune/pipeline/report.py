@@ -19,7 +19,7 @@ from infprune.models.checkpoint import digest
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.origins import origins
-from infprune.pipeline.results import ReportResult, ReportRow
+from infprune.pipeline.report_results import ReportResult, ReportRow
 from infprune.pipeline.score import scored
 from infprune.pipeline.shrink import Order, Shrunk, shrink
 from infprune.pipeline.stopwatch import Stopwatch

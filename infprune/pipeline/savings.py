@@ -8,7 +8,8 @@ from infprune import cost, ranks
 from infprune.latency import compare
 from infprune.pipeline.bench import Bench
 from infprune.pipeline.cutting import Cut
-from infprune.pipeline.results import Change, Verified
+from infprune.pipeline.prune_results import Verified
+from infprune.pipeline.results import Change
 from infprune.selection import PruningPlan
 
 ROUNDS = 15

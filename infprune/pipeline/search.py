@@ -12,7 +12,7 @@ from infprune.evaluation import evaluate
 from infprune.pipeline import cutting, gates
 from infprune.pipeline.agreement import agreement
 from infprune.pipeline.bench import Bench
-from infprune.pipeline.results import Probe, Search
+from infprune.pipeline.prune_results import Probe, Search
 from infprune.pipeline.shrink import distilled
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, Silent

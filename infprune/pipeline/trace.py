@@ -12,7 +12,7 @@ from infprune.config import Config
 from infprune.curvature.objective import Objective
 from infprune.curvature.operator import LinearOperator, check_dense
 from infprune.curvature.space import ParameterSpace
-from infprune.data.classes import original
+from infprune.data.classes import all_labels, original
 from infprune.data.dataset import Part, Samples, gather
 from infprune.data.loaders import subset
 from infprune.errors import ConfigError
@@ -24,7 +24,7 @@ from infprune.multistage.influence import Solve, identity, solving, swept
 from infprune.multistage.layers import owned
 from infprune.multistage.sharing import Sharing, sharing
 from infprune.pipeline.agreement import agreement
-from infprune.pipeline.instrument import DENSE_PARAMETERS, UNUSABLE, fitted
+from infprune.pipeline.instrument import DENSE_PARAMETERS, fitted
 from infprune.pipeline.memory import within_memory
 from infprune.pipeline.pictures import Picture, picture
 from infprune.pipeline.stages import Name, StageData, Stages, open_stages
@@ -158,7 +158,7 @@ def influence(stages: Stages, lenses: Lenses, chosen: Samples, watch: Stopwatch,
 def ranked(stages: Stages, found: Influence, tests: int) -> list[TraceRow]:
     """Every pretraining sample, the largest influence first."""
     data, count = stages.pretrain, len(found.values)
-    y = torch.cat([y for _, y in data.session.batches(data.train)])
+    y = all_labels(data.train)
     order = found.values.argsort(descending=True, stable=True).tolist()
     values, control, labels = found.values.tolist(), found.control.tolist(), y.tolist()
     return [
@@ -189,7 +189,7 @@ def _way(stages: Stages, name: Name, bar: Bar) -> Solve:
         if choice.solver == "ldl":
             check_dense(*operator.shape, torch.float64, advice="use trace.solver=normal-cg")
         found = made(_Told(operator, bar), rhs)
-        if found.outcome in UNUSABLE:
+        if not found.outcome.usable:
             raise ConfigError(
                 f"the curvature of the {name} stage is {found.outcome}: {found.message} (trace.{name}_damping, "
                 "trace.solver)"

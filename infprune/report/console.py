@@ -8,19 +8,10 @@ from rich.table import Table
 
 from infprune.latency import Quartiles
 from infprune.pipeline.compare_results import CompareResult
-from infprune.pipeline.results import (
-    EvaluateResult,
-    ExportResult,
-    JointTrace,
-    LatencyRow,
-    LayerRow,
-    PlanResult,
-    PruneResult,
-    ReportResult,
-    ScoreResult,
-    Search,
-    TrainResult,
-)
+from infprune.pipeline.export_results import ExportResult, LatencyRow
+from infprune.pipeline.prune_results import PlanResult, PruneResult, Search
+from infprune.pipeline.report_results import ReportResult
+from infprune.pipeline.results import EvaluateResult, JointTrace, LayerRow, ScoreResult, TrainResult
 from infprune.report.drawn import FOLDER
 from infprune.report.figures import by_criterion, stages
 from infprune.report.terminal_plot import plot

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from infprune.pipeline.results import Diagnosis, DoctorResult, SliceRow
+from infprune.pipeline.doctor_results import Diagnosis, DoctorResult, SliceRow
 
 FEW = 3  # names in a line
 OWNED = (".weight", ".bias", ".running_mean", ".running_var")

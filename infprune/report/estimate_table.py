@@ -5,8 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from infprune.pipeline.estimate_results import EstimateResult
-
-GIB = 2**30
+from infprune.units import GIB
 
 
 def show_estimate(result: EstimateResult, console: Console) -> None:

@@ -1,6 +1,7 @@
 """Accuracy against rate as a PNG."""
 
-from infprune.pipeline.results import STAGES, ReportResult, ReportRow
+from infprune.pipeline.report_results import ReportResult, ReportRow
+from infprune.pipeline.results import STAGES
 from infprune.report.plotting import figure_png, pyplot
 
 # Okabe and Ito (2008): distinguishable with every common colour blindness; markers differ as well.

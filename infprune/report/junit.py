@@ -6,7 +6,8 @@ from xml.etree import ElementTree as ET
 
 from infprune.pipeline.compare_results import CompareResult
 from infprune.pipeline.contract import Failure
-from infprune.pipeline.results import Gate, PruneResult
+from infprune.pipeline.prune_results import PruneResult
+from infprune.pipeline.results import Gate
 
 # What XML 1.0 cannot hold, escaped or not (its production 2, Char).
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

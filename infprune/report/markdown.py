@@ -4,7 +4,9 @@ import shlex
 from pathlib import Path
 
 from infprune.pipeline.compare_results import CompareResult
-from infprune.pipeline.results import Gate, PruneResult, ReportResult
+from infprune.pipeline.prune_results import PruneResult
+from infprune.pipeline.report_results import ReportResult
+from infprune.pipeline.results import Gate
 from infprune.report.figures import by_criterion, stages
 
 

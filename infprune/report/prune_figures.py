@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from infprune.pipeline.results import LayerRow, PruneResult, Search
+from infprune.pipeline.prune_results import PruneResult, Search
+from infprune.pipeline.results import LayerRow
 from infprune.report.axes import LETTER, Axis, fitted, frame, legend, marker, rows_axis
 from infprune.report.scene import SMALL, WIDTH, Area, Label, Line, Scene, box, shortened
 

@@ -2,7 +2,8 @@
 
 import shlex
 
-from infprune.pipeline.results import Gate, Goal, LayerRow, PruneResult, Search
+from infprune.pipeline.prune_results import Goal, PruneResult, Search
+from infprune.pipeline.results import Gate, LayerRow
 from infprune.proof import TOLERANCE
 from infprune.report.markup import Markup, joined, tag
 from infprune.report.page import Cell, code, facts, figures, lines, page, paragraph, provenance, seconds, section, table

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from infprune.pipeline.results import STAGES, ReportResult, ReportRow
+from infprune.pipeline.report_results import ReportResult, ReportRow
+from infprune.pipeline.results import STAGES
 from infprune.report.axes import SHAPES, Axis, fitted, frame, legend, marker
 from infprune.report.figures import by_criterion, stages
 from infprune.report.scene import WIDTH, Area, Label, Line, Scene

@@ -2,7 +2,8 @@
 
 import shlex
 
-from infprune.pipeline.results import STAGES, ReportResult, ReportRow
+from infprune.pipeline.report_results import ReportResult, ReportRow
+from infprune.pipeline.results import STAGES
 from infprune.report.figures import by_criterion, stages
 from infprune.report.markup import Markup, joined, tag
 from infprune.report.page import Cell, code, facts, figures, page, paragraph, provenance, seconds, section, table

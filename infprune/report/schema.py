@@ -16,18 +16,13 @@ from infprune.pipeline.compare_results import CompareResult
 from infprune.pipeline.contract import SCHEMA, Failure
 from infprune.pipeline.data_inspect_results import InspectResult
 from infprune.pipeline.data_results import DataCurveResult, DataPruneResult, DataScoreResult
+from infprune.pipeline.doctor_results import DoctorResult
 from infprune.pipeline.estimate_results import EstimateResult
+from infprune.pipeline.export_results import ExportResult
 from infprune.pipeline.influence_results import FeaturesResult, LayersResult, ValidateResult
-from infprune.pipeline.results import (
-    DoctorResult,
-    EvaluateResult,
-    ExportResult,
-    PlanResult,
-    PruneResult,
-    ReportResult,
-    ScoreResult,
-    TrainResult,
-)
+from infprune.pipeline.prune_results import PlanResult, PruneResult
+from infprune.pipeline.report_results import ReportResult
+from infprune.pipeline.results import EvaluateResult, ScoreResult, TrainResult
 from infprune.pipeline.trace_results import TraceResult
 from infprune.pipeline.unlearn_results import UnlearnResult
 

@@ -16,8 +16,7 @@ from infprune.curvature.sweep import Batches, LabelSource, Observer, Sweep
 from infprune.errors import ConfigError, InputError
 from infprune.scores import SCORES
 from infprune.scores.contract import ChannelScores, Criterion, Need, ScoringInputs, Statistics
-
-WIDEST_GRAM = 12_288  # entries: the float64 matrix that is inverted and eliminated is then 1.1 GiB
+from infprune.units import WIDEST
 
 
 def needs_of(criteria: Iterable[str]) -> frozenset[Need]:
@@ -55,7 +54,7 @@ def collect(
         _check_width(module, readers)
         needs -= {Need.MOMENTS}
     kronecker = KroneckerObserver(readers, positions, first=sum(before))
-    moments = MomentsObserver([name for name in readers if _width(module, name) <= WIDEST_GRAM], positions, sum(before))
+    moments = MomentsObserver([name for name in readers if _width(module, name) <= WIDEST], positions, sum(before))
     gates = {
         LabelSource.MODEL: GateObserver(layers if Need.GATES_MODEL in needs else gated, LabelSource.MODEL),
         LabelSource.DATA: GateObserver(layers, LabelSource.DATA),
@@ -133,7 +132,7 @@ def _cost(module: nn.Module, layer: ChannelLayer) -> float:
 def _check_width(module: nn.Module, watched: Sequence[str]) -> None:
     for name in watched:
         width = _width(module, name)
-        if width > WIDEST_GRAM:
+        if width > WIDEST:
             raise ConfigError(
                 f"{name} reads {width} inputs, its Gram matrix would take {8 * width**2 / 2**30:.1f} GiB; "
                 "use score.criterion=taylor or add the layer before it to prune.protect"

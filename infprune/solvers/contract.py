@@ -20,6 +20,11 @@ class Outcome(StrEnum):
     SINGULAR = "singular"  # no inverse to rounding
     DIVERGED = "diverged"  # the iteration grows
 
+    @property
+    def usable(self) -> bool:
+        """Whether the value solves the system, if only roughly; one that was stopped may be good enough."""
+        return self in (Outcome.CONVERGED, Outcome.STOPPED)
+
 
 @dataclass(frozen=True)
 class Solution:

@@ -9,10 +9,9 @@ from infprune.curvature.algebra import Damped, Gram, Restricted, principal
 from infprune.curvature.operator import LinearOperator
 from infprune.errors import ConfigError
 from infprune.solvers import SOLVERS
-from infprune.solvers.contract import Outcome, Solution, Solver
+from infprune.solvers.contract import Solution, Solver
 
 SQUARE_ONLY = ("normal-cg", "neumann", "lissa")
-UNUSABLE = (Outcome.INDEFINITE, Outcome.SINGULAR, Outcome.DIVERGED)
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Solving:
 
 
 def _usable(found: Solution) -> Solution:
-    if found.outcome in UNUSABLE:
+    if not found.outcome.usable:
         raise ConfigError(f"the curvature is {found.outcome}: {found.message}; set unlearn.damping, or use lsmr")
     return found
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from faulting.runs import BASE, RUNS, End, Run, run, start, wait
 from faulting.whole import left, torn
 
-CLOCK = ("seconds", "latency_ms")  # keys of a result
+CLOCK = ("seconds", "latency_ms", "time_ratio")  # keys of a result, wherever they are
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,13 @@ def _content(path: Path) -> bytes:
     if path.suffix != ".json":
         return path.read_bytes()
     content = json.loads(path.read_text(encoding="utf-8"))
-    return json.dumps({key: value for key, value in content.items() if key not in CLOCK}, indent=2).encode()
+    return json.dumps(_timeless(content), indent=2).encode()
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(v) for key, v in value.items() if key not in CLOCK}
+    return [_timeless(v) for v in value] if isinstance(value, list) else value
 
 
 def _counting(file: Path) -> Callable[[], None]:

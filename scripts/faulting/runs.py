@@ -17,6 +17,15 @@ from infprune.cli.app import main
 SECONDS = 600  # a run may take: one of two, on a machine that others share and with coverage a minute
 SMALL = ("data.calibration=128", "data.batch_size=64", "run.threads=1", "run.dir=run")
 CHEAP = (*SMALL, "prune.scope=global", "prune.compensate=ls")
+FORGETTING = (
+    "unlearn.samples=64", "unlearn.max_iterations=4", "unlearn.lengths=[4,16]", "unlearn.applications=2",
+    "unlearn.ratio=0.3",
+)  # fmt: skip
+TRACED = (
+    "model.args={widths: [3, 4], kernel: 3, padding: 1, pixels: 8}", "trace.max_iterations=8", "trace.top=3",
+    "trace.hessian_samples=60", "trace.finetune_samples=200", "run.threads=1", "run.dir=run",
+)  # fmt: skip
+SUBSETS = ("samples.subsets=3",)
 BASE = "base.safetensors"  # a pruned file in the working directory
 
 
@@ -47,6 +56,20 @@ RUNS = {
     "report": Run(
         ("report", "--rates", "0.3,0.6", "--criteria", "taylor,magnitude", "--seeds", "1", *CHEAP),
         ("run/report.json", "run/report.md", "run/report.png", "run/config.yaml"),
+        resumes=True,
+    ),
+    "unlearn": Run(
+        ("unlearn", "--forget", "class:3", "--retrain", "train.epochs=2", "finetune.epochs=2", *SMALL, *FORGETTING),
+        ("run/unlearned.safetensors", "run/unlearn.json", "run/config.yaml"),
+        resumes=True,
+    ),
+    "trace": Run(
+        ("trace", "-c", "digits-two-stage", "train.epochs=3", "finetune.epochs=3", *TRACED),
+        ("run/pretrain.safetensors", "run/finetune.safetensors", "run/trace.csv", "run/trace.json", "run/config.yaml"),
+    ),
+    "data score": Run(
+        ("data", "score", "--method", "memorisation", "train.epochs=1", *SMALL, *SUBSETS),
+        ("run/sample-scores.safetensors", "run/data-score.json", "run/config.yaml"),
         resumes=True,
     ),
     "export": Run(("export", BASE, "-o", "run/net.pt2", "run.threads=1"), ("run/net.pt2",)),

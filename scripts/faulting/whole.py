@@ -1,5 +1,6 @@
 """Whether a file is whole: it opens, and says what files of its kind say."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from infprune import config
 from infprune.artifacts import KEY, read_manifest, read_scores
+from infprune.attribution.scores_file import read_sample_scores
 from infprune.models.checkpoint import read_pickle
 
 
@@ -32,11 +35,11 @@ def left(folder: Path) -> int:
 
 def _safetensors(path: Path) -> None:
     with safe_open(path, framework="pt") as file:
-        kind = json.loads(file.metadata()[KEY])["kind"]
-    if kind == "scores":
-        read_scores(path)
-    else:
-        read_manifest(path)
+        said = (file.metadata() or {}).get(KEY)
+    if said is None:  # tensors and nothing else: weights on the way
+        load_file(path)
+        return
+    READ.get(json.loads(said)["kind"], read_manifest)(path)
 
 
 def _png(path: Path) -> None:
@@ -49,11 +52,18 @@ def _markdown(path: Path) -> None:
         raise ValueError("no line break at the end")
 
 
+def _table(path: Path) -> None:
+    rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines(), strict=True))
+    if len({len(row) for row in rows}) != 1:
+        raise ValueError("rows of different lengths")
+
+
 def _page(path: Path) -> None:
     if not path.read_text(encoding="utf-8").rstrip().endswith(("</html>", "</svg>")):
         raise ValueError("no end")
 
 
+READ: dict[str, Callable[[Path], object]] = {"scores": read_scores, "sample-scores": read_sample_scores}
 OPEN: dict[str, Callable[[Path], object]] = {
     ".safetensors": _safetensors,
     ".ckpt": read_pickle,
@@ -63,5 +73,6 @@ OPEN: dict[str, Callable[[Path], object]] = {
     ".png": _png,
     ".md": _markdown,
     ".html": _page,
+    ".csv": _table,
     ".svg": _page,
 }

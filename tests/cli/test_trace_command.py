@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from infprune import config
+from infprune import config, training
 from infprune.data.dataset import DataRequest, Part, labels
 from infprune.data.digits import digits
 from infprune.pipeline import trace
@@ -106,6 +106,32 @@ def test_stages_are_taken_up_and_the_configuration_replays(infprune, done):
     for kind in ("pretrain", "finetune"):
         (file,) = Path("run").glob(f"{kind}-*.ckpt")
         assert str(file.stat().st_mtime_ns) == Path(f"{kind}.time").read_text()
+
+
+@pytest.mark.parametrize("epoch", [5, 17], ids=["pretraining", "fine-tuning"])
+def test_an_interrupted_run_goes_on(infprune, done, monkeypatch, epoch):
+    folder, result = done
+    saved, real = [], training._save
+
+    def stopped(*args):
+        saved.append(args)
+        if len(saved) == epoch:
+            raise KeyboardInterrupt
+        real(*args)
+
+    monkeypatch.setattr(training, "_save", stopped)
+    outcome = infprune(*TWO, "--test", 3, "run.dir=run")
+    assert (outcome.code, "interrupted" in one_line(outcome)) == (130, True)
+    assert not {p.suffix for p in Path("run").rglob("*") if p.is_file()} & {".csv", ".json", ".safetensors", ".tmp"}
+    assert infprune(*TWO, "--test", 3, "-q", "run.dir=run").code == 0
+    assert len(saved) == 8 + 15 + 1  # the epoch that was interrupted was made again, no other
+    for name in ("pretrain.safetensors", "finetune.safetensors", "trace.csv", "config.yaml"):
+        assert (Path("run") / name).read_bytes() == (folder / "run" / name).read_bytes()
+    assert {**json.loads(Path("run/trace.json").read_text()), "seconds": 0, "files": 0} == {
+        **result,
+        "seconds": 0,
+        "files": 0,
+    }
 
 
 def test_the_whole_test_set_is_the_sum_of_its_parts(infprune, done):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from infprune.artifacts import read_manifest
 from infprune.data.augment import AUGMENTATIONS
@@ -132,11 +133,18 @@ def test_finetuning_augments_as_training_does(infprune, monkeypatch):
 @pytest.mark.slow
 def test_against_retraining(infprune, trained):
     words = ["--forget", "class:3", *SMALL, "unlearn.applications=1", "--retrain", "train.epochs=3"]
-    found = infprune("unlearn", *trained, *words, "--json").json["retrained"]
+    words += ["run.dir=anew"]
+    result = infprune("unlearn", *trained, *words, "--json").json
+    found, seconds = result["retrained"], result["seconds"]
     assert found["quality"]["forgotten"] == 0.0
-    assert 0 < found["distance"] < 2
     assert 0.3 < found["agreement"] < 1
-    assert found["time_ratio"] > 0
+    assert found["time_ratio"] == pytest.approx((seconds["select"] + seconds["unlearn"]) / seconds["retrain"], 0.02)
+    anew = torch.load("anew/retrain.ckpt", weights_only=True)["module"]
+    was, now = load_file(trained[-1].partition("=")[2]), load_file("anew/unlearned.safetensors")
+    names = [n for n in now if not n.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    far, near = (torch.cat([(w[n] - anew[n]).flatten() for n in names]).norm() for w in (was, now))
+    assert found["distance"] == pytest.approx(float(near / far), rel=1e-5)
+    assert found["distance"] != 1.0
     again = infprune("unlearn", *trained, *words, "--resume", "--json").json["retrained"]
     assert again["time_ratio"] is None  # another process did the work
     assert again["quality"] == found["quality"]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from infprune.errors import Stopped
-from infprune.pipeline.bounds import EVERY, GIB, Bounds, installed, resident
+from infprune.pipeline.bounds import EVERY, Bounds, installed, resident
+from infprune.units import GIB
 
 LONG = float("inf")
 

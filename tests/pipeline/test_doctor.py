@@ -9,10 +9,12 @@ from infprune import trial
 from infprune.config import Config, DataConfig, ModelConfig, PruneConfig
 from infprune.errors import ArchitectureError
 from infprune.pipeline import doctor
-from infprune.pipeline.bounds import EVERY, GIB, resident
+from infprune.pipeline.bounds import EVERY, resident
 from infprune.pipeline.doctor import Limits
-from infprune.pipeline.results import Change, Extent, SliceRow
+from infprune.pipeline.doctor_results import Extent, SliceRow
+from infprune.pipeline.results import Change
 from infprune.progress import Silent
+from infprune.units import GIB
 from patients import INPUTS, Literal
 
 NO_DATA = DataConfig(name="mnist", root="/nowhere")

@@ -2,21 +2,9 @@
 
 from dataclasses import replace
 
-from infprune.pipeline.results import (
-    Accuracy,
-    Change,
-    Gate,
-    Goal,
-    JointTrace,
-    LayerRow,
-    Probe,
-    Provenance,
-    PruneResult,
-    ReportResult,
-    ReportRow,
-    Search,
-    Verified,
-)
+from infprune.pipeline.prune_results import Goal, Probe, PruneResult, Search, Verified
+from infprune.pipeline.report_results import ReportResult, ReportRow
+from infprune.pipeline.results import Accuracy, Change, Gate, JointTrace, LayerRow, Provenance
 
 HOSTILE = "<script>alert('x')</script>\"&amp;\x00\ud800</title>]]>层"
 

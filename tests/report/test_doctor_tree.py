@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from infprune.pipeline.results import Change, Diagnosis, DoctorResult, Extent, SliceRow
+from infprune.pipeline.doctor_results import Diagnosis, DoctorResult, Extent, SliceRow
+from infprune.pipeline.results import Change
 from infprune.report.doctor_tree import show_doctor
 
 

@@ -12,7 +12,8 @@ import matplotlib.image as mpimg
 import pytest
 from results_for_pages import HOSTILE, HOSTILE_PRUNED, HOSTILE_REPORT, PRUNED, REPORT
 
-from infprune.pipeline.results import Accuracy, Goal
+from infprune.pipeline.prune_results import Goal
+from infprune.pipeline.results import Accuracy
 from infprune.report.drawn import drawn
 from infprune.report.png import png
 from infprune.report.prune_figures import prune_scenes

@@ -10,20 +10,9 @@ from rich.console import Console
 
 from infprune.latency import Quartiles
 from infprune.pipeline.compare_results import CompareResult, Contender, PairedLatency
-from infprune.pipeline.results import (
-    Accuracy,
-    Change,
-    EvaluateResult,
-    Gate,
-    LayerRow,
-    PlanResult,
-    PruneResult,
-    ReportResult,
-    ReportRow,
-    ScoreResult,
-    TrainResult,
-    Verified,
-)
+from infprune.pipeline.prune_results import PlanResult, PruneResult, Verified
+from infprune.pipeline.report_results import ReportResult, ReportRow
+from infprune.pipeline.results import Accuracy, Change, EvaluateResult, Gate, LayerRow, ScoreResult, TrainResult
 from infprune.report.as_json import to_json
 from infprune.report.console import (
     show_compare,

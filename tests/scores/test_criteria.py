@@ -142,7 +142,7 @@ def test_a_branch_without_effect_does_no_harm(criterion):
 
 def test_too_wide_for_the_gram_matrix(monkeypatch):
     module, x, layers = loaded("plain")
-    monkeypatch.setattr(measure, "WIDEST_GRAM", 54)
+    monkeypatch.setattr(measure, "WIDEST", 54)
     with pytest.raises(ConfigError, match="2 reads 55 inputs"):
         values("influence", module, layers, [(x, LABELS)])
     assert values("gate", module, layers, [(x, LABELS)]).keys() == {"0", "2", "6"}
