@@ -68,7 +68,7 @@ def scored(module, size, positions):
 
 def passed(*words):
     """Scores of the digits network, by several criteria, in as many passes as memory allows."""
-    shared = ["model.checkpoint=random", "data.calibration=48", "data.batch_size=12"]
+    shared = ["model.checkpoint=random", "data.calibration=48", "data.batch_size=12", "prune.scope=global"]
     bench = open_bench(config.load("digits", [*shared, *words]), "score", Stopwatch())
     told = Telling()
     found = scored_within(bench, ("influence", "gate", "inf-cp"), 3, told)
