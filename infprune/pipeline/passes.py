@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from infprune import forward
@@ -29,7 +30,7 @@ class Pass:
         """The samples of each batch, as many at a time as fit."""
         for x, y in batches:
             size = self.batch or max(1, len(y))
-            yield from zip(forward.split(x, size), y.split(size), strict=True)
+            yield from zip(forward.split(x, size), torch.split(y, size), strict=True)
 
 
 def planned_passes(bench: Bench, criteria: tuple[str, ...], needs: frozenset[Need]) -> list[Pass]:
