@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -37,7 +37,7 @@ class Estimate:
     `weights`: of the network. Per sample, `saved` by autograd, and `columns` of the layer where these are most.
     `factors`: sum of (29 or 81) C^2 + O^2 numbers over the weights that read prunable channels. `solving`: the inverses
     of all that read one layer, of the layer where that is most. `forward`, `backward`, `gram`: FLOPs of all samples;
-    `factorising`: of all inversions and eliminations, whatever the samples.
+    `factorising`: of all inversions and eliminations, whatever the samples. `shares`: `factors` by weight.
     """
 
     weights: int
@@ -51,6 +51,7 @@ class Estimate:
     gram: int
     factorising: int
     widest: int = 0
+    shares: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def activations(self) -> int:
@@ -62,10 +63,10 @@ class Estimate:
         """Bytes at the worst moment: in the pass, or while the widest weight is inverted."""
         return self.weights + self.factors + max(self.activations, self.solving)
 
-    def seconds(self, rates: Rates) -> float:
-        """Time by a machine's rates."""
-        passes = (self.forward + self.backward) / rates.network
-        return passes + self.gram / rates.products + self.factorising / rates.factorising
+    def seconds(self, rates: Rates, passes: int = 1) -> float:
+        """Time by a machine's rates; several passes share the Gram matrices out."""
+        passing = passes * (self.forward + self.backward) / rates.network
+        return passing + self.gram / rates.products + self.factorising / rates.factorising
 
 
 def estimate(
@@ -101,18 +102,18 @@ def estimate(
     """
     macs = sum(call.positions * coupling.tensors[call.weight].shape.numel() for call in coupling.computations)
     weights = sum(t.shape.numel() * t.itemsize for t in coupling.tensors.values())
-    factors = gram = factorising = widest = columns = 0
+    gram = factorising = widest = columns = 0
+    shares: dict[str, int] = {}  # by weight
     solving: dict[str, int] = {}  # by weight
     names = {s.tensor for layer in layers if not layer.gated for s in layer.having(Role.CONSUMER)}
-    inputs, seen = _spaces(module, example), set[str]()
+    inputs = _spaces(module, example)
     for call in coupling.computations if kronecker else ():
         if call.weight not in names or not call.owned:
             continue
         own = _reader(module, coupling, call, inputs.get(call.module), positions)
         gram, columns = gram + own.gram * samples, max(columns, own.columns)
-        if call.weight not in seen:  # a weight that is called twice has one pair of factors
-            seen.add(call.weight)
-            factors, factorising = factors + own.factors, factorising + own.factorising
+        if call.weight not in shares:  # a weight that is called twice has one pair of factors
+            shares[call.weight], factorising = own.factors, factorising + own.factorising
             solving[call.weight], widest = own.solving, max(widest, own.width)
     read = [{s.tensor for s in layer.having(Role.CONSUMER)} for layer in layers if not layer.gated]
     return Estimate(
@@ -120,13 +121,14 @@ def estimate(
         batch=batch,
         saved=_saved(module, example),
         columns=columns,
-        factors=factors,
+        factors=sum(shares.values()),
         solving=max((sum(solving.get(name, 0) for name in names) for names in read), default=0),
         forward=2 * macs * samples,
         backward=2 * macs * samples,
         gram=gram,
         factorising=factorising,
         widest=widest,
+        shares=shares,
     )
 
 

@@ -103,6 +103,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) if world() > 1 else 0
 
 
+def local_world() -> int:
+    """How many of the processes share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world())) if world() > 1 else 1
+
+
 @contextmanager
 def apart() -> Iterator[None]:
     """Let this rank be alone for a while, shares and sums included: work that it does by itself, as others do theirs.

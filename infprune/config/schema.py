@@ -134,6 +134,12 @@ class ScoreConfig(Section):
     samples_per_input: int = Field(
         default=1, gt=0, description="Labels drawn from the model per input, for the Fisher."
     )
+    memory: float | None = Field(
+        default=None,
+        gt=0,
+        description="GiB that scoring may take, as `infprune doctor --estimate` counts them: beyond, batches are taken "
+        "in parts, and then several passes, with the factors of some layers each; null: nine tenths of the device's.",
+    )
 
 
 class PruneConfig(Section):

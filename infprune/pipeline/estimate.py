@@ -1,6 +1,5 @@
 """`infprune doctor --estimate`: configuration -> what scoring would take, without a weight being allocated."""
 
-from bisect import bisect_right
 from dataclasses import replace
 
 import torch
@@ -16,15 +15,15 @@ from infprune.forward import Inputs, move, tensors
 from infprune.imports import one_line
 from infprune.models.attention import explicit
 from infprune.models.build import build
-from infprune.pipeline.bounds import installed
-from infprune.pipeline.estimate_results import EstimateResult, MemoryRow, WorkRow
+from infprune.passes import Passes, fitting, planned
+from infprune.pipeline.estimate_results import EstimateResult, MemoryRow, PassesRow, WorkRow
+from infprune.pipeline.memory import budget as allowed
 from infprune.pipeline.session import example_inputs, open_session, prepare, spec_of
 from infprune.progress import Progress
 from infprune.scores.contract import Need
 from infprune.scores.measure import needs_of
 from infprune.units import GIB, WIDEST
 
-SHARE = 0.9  # of the machine's memory
 SAMPLES = 2
 
 
@@ -43,13 +42,17 @@ def run(settings: Config, memory: float | None, progress: Progress) -> EstimateR
         coupling = couple(module, example)
         bar.advance()
     layers = selection.prunable(coupling, settings.prune.protect)
+    needs = needs_of([settings.score.criterion])
     found = estimate(
         module, coupling, layers, example,
         batch=settings.data.batch_size, samples=settings.data.calibration, positions=settings.data.positions,
-        kronecker=Need.KRONECKER in needs_of([settings.score.criterion]),
+        kronecker=Need.KRONECKER in needs,
     )  # fmt: skip
     rates = measured_rates()
-    budget = int(installed() * SHARE if memory is None else memory * GIB)
+    budget = int(allowed(settings, torch.device("cpu")) if memory is None else memory * GIB)
+    plan = planned(found, layers, budget, together=settings.prune.scope == "calibrated")
+    if Need.MASK_GRADIENTS in needs:  # one value per batch: they stay whole
+        plan = Passes((layers,), found.batch, found.factors, found.peak)
     total = cost.count(coupling)
     return EstimateResult(
         model=settings.model.called,
@@ -63,9 +66,10 @@ def run(settings: Config, memory: float | None, progress: Progress) -> EstimateR
         channels=_channels(layers),
         widest=found.widest,
         memory=MemoryRow(found.weights, found.activations, found.factors, found.solving, found.peak, budget),
-        work=_work(found, rates),
-        seconds_expected=found.seconds(rates),
-        advice=advice(found, budget),
+        work=_work(found, rates, len(plan.parts)),
+        passes=PassesRow(len(plan.parts), plan.batch, plan.factors, plan.peak),
+        seconds_expected=found.seconds(rates, len(plan.parts)),
+        advice=advice(found, plan, budget),
     )
 
 
@@ -96,20 +100,20 @@ def _channels(layers: tuple[ChannelLayer, ...]) -> int:
     return sum(layer.size for layer in layers)
 
 
-def _work(found: Estimate, rates: Rates) -> WorkRow:
+def _work(found: Estimate, rates: Rates, passes: int) -> WorkRow:
     return WorkRow(
         forward=found.forward,
         backward=found.backward,
         gram=found.gram,
         factorising=found.factorising,
-        network_seconds=(found.forward + found.backward) / rates.network,
+        network_seconds=passes * (found.forward + found.backward) / rates.network,
         gram_seconds=found.gram / rates.products,
         factorising_seconds=found.factorising / rates.factorising,
     )
 
 
-def advice(found: Estimate, budget: int) -> list[str]:
-    """What brings the peak below the budget, the least change first."""
+def advice(found: Estimate, plan: Passes, budget: int) -> list[str]:
+    """What scoring does to stay below the budget, and what else would, the least change first."""
     told = []
     if found.widest > WIDEST:
         told.append(
@@ -118,23 +122,16 @@ def advice(found: Estimate, budget: int) -> list[str]:
         )
     if found.peak <= budget:
         return told
-    single, fits = replace(found, batch=1), _fitting(found, budget)
-    gates = replace(found, factors=0, columns=0, solving=0)
-    if fits:
+    fits = fitting(found, budget)
+    if plan.peak <= budget:
+        number = len(plan.parts)
+        passes = "one pass" if number == 1 else f"{number} passes over the data, each with the factors of some layers"
+        told.append(f"scored within the budget in {passes}, {plan.batch} samples at a time")
+    elif fits:
         told.append(f"data.batch_size={fits} fits")
-    if gates.peak <= budget and gates.peak < found.peak:
+    gates = replace(found, factors=0, columns=0, solving=0)
+    if found.factors and fitting(gates, budget):
         told.append("score.criterion=gate needs no factors and fits")
-    if single.activations > budget - found.weights:
+    if replace(found, batch=1).activations > budget - found.weights:
         told.append("even one sample is too much: checkpoint activations in the network's code")
-    held = max(found.solving, single.activations) + found.weights
-    if not fits and budget > held:
-        sweeps = -(-found.factors // (budget - held))
-        told.append(
-            f"score in {sweeps} sweeps of some layers each (prune.protect the others): their factors fit one by one"
-        )
     return told or ["a machine with more memory"]
-
-
-def _fitting(found: Estimate, budget: int) -> int:
-    """The largest batch whose peak is within the budget; 0 if one sample's is not."""
-    return bisect_right(range(1, found.batch), budget, key=lambda batch: replace(found, batch=batch).peak)

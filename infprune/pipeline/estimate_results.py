@@ -10,7 +10,7 @@ from infprune.pipeline.contract import SCHEMA, Version
 class MemoryRow:
     """Bytes: of weights, of what autograd saves of one batch, of factors, of inverting the widest weight; the peak.
 
-    `budget`: what `--memory` or the machine allows.
+    All of one pass in batches of `data.batch_size`. `budget`: what `--memory`, `score.memory` or the machine allows.
     """
 
     weights: int
@@ -22,8 +22,21 @@ class MemoryRow:
 
 
 @dataclass(frozen=True)
+class PassesRow:
+    """How scoring stays within the budget: passes over the data, samples at a time; bytes of factors, and the peak."""
+
+    number: int
+    batch_size: int
+    factors: int
+    peak: int
+
+
+@dataclass(frozen=True)
 class WorkRow:
-    """FLOPs of all samples: forward, backward, Gram matrices; of inversions and eliminations; seconds of each."""
+    """FLOPs of all samples: forward, backward, Gram matrices; of inversions and eliminations; seconds of each.
+
+    FLOPs are those of one pass, seconds of all passes.
+    """
 
     forward: int
     backward: int
@@ -54,6 +67,7 @@ class EstimateResult:
     widest: int
     memory: MemoryRow
     work: WorkRow
+    passes: PassesRow
     seconds_expected: float
     advice: list[str]
     schema_version: Version = SCHEMA

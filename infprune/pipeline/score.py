@@ -16,6 +16,7 @@ from infprune.models.checkpoint import digest
 from infprune.pipeline import cutting
 from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.memory import within_memory
+from infprune.pipeline.passes import planned_passes
 from infprune.pipeline.results import LayerRow, ScoreResult
 from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Progress, Silent, told
@@ -78,29 +79,36 @@ def measured(bench: Bench, progress: Progress) -> ChannelScores:
 
 
 def scored(bench: Bench, criteria: tuple[str, ...], seed: int, progress: Progress) -> dict[str, ChannelScores]:
-    """Score by several criteria from one shared pass."""
+    """Score by several criteria from one shared pass; where memory does not suffice, from several."""
     settings, needs = bench.session.config.score, needs_of(criteria)
     calibrated = bench.session.config.prune.scope == "calibrated"
     needs |= {Need.MOMENTS} if calibrated else set()
     share = ranks.share(bench.session.calibration(seed), least=1 if needs else 0)
-    with (progress if needs else Silent()).bar("calibration", len(share.batches)) as bar:
-        statistics = collect(
-            bench.dense,
-            bench.layers,
-            told(share.batches, bar),
-            needs,
-            seed=seed,
-            draws=settings.samples_per_input,
-            positions=bench.session.config.data.positions,
-            precision=bench.session.precision,
-            before=share.before,
-        )
     damping = None if settings.damping == "auto" else settings.damping
-    inputs = ScoringInputs(bench.dense, bench.layers, statistics, damping, seed)
-    found = {name: score(name, inputs) for name in criteria}
-    if not calibrated:
-        return found
-    return {name: _with_curves(bench, scores, statistics, progress) for name, scores in found.items()}
+    found: dict[str, ChannelScores] = {}
+    passes = planned_passes(bench, criteria, needs)
+    for i, one in enumerate(passes, 1):
+        called = "calibration" if len(passes) == 1 else f"calibration, pass {i} of {len(passes)}"
+        with (progress if one.needs else Silent()).bar(called, len(share.batches)) as bar:
+            statistics = collect(
+                bench.dense,
+                one.layers,
+                one.split(told(share.batches, bar)),
+                one.needs,
+                seed=seed,
+                draws=settings.samples_per_input,
+                positions=bench.session.config.data.positions,
+                precision=bench.session.precision,
+                before=share.before,
+            )
+        inputs = ScoringInputs(bench.dense, one.layers, statistics, damping, seed)
+        for name in one.criteria:
+            part = score(name, inputs)
+            found[name] = replace(part, values={**found[name].values, **part.values}) if name in found else part
+        del inputs  # and with them the factors, before those of the next pass
+    if calibrated:  # the last pass then saw all layers
+        return {name: _with_curves(bench, found[name], statistics, progress) for name in criteria}
+    return {name: found[name] for name in criteria}
 
 
 def _with_curves(bench: Bench, scores: ChannelScores, statistics: Statistics, progress: Progress) -> ChannelScores:

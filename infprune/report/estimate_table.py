@@ -12,7 +12,7 @@ def show_estimate(result: EstimateResult, console: Console) -> None:
     """Two tables and the advice."""
     inputs = " and ".join(f"{i['dtype']} ({', '.join(map(str, ['N', *i['shape']]))})" for i in result.inputs)
     console.print(
-        f"[bold]Scoring {escape(result.model)} by {result.criterion}: {result.memory.peak / GIB:.2f} GiB, "
+        f"[bold]Scoring {escape(result.model)} by {result.criterion}: {result.passes.peak / GIB:.2f} GiB, "
         f"{result.seconds_expected:,.0f} s on this machine[/bold]",
         soft_wrap=True,
     )

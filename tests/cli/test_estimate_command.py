@@ -2,13 +2,17 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from infprune.cli.app import app
+from infprune.coupling.groups import ChannelLayer, CoupledSlice, Role
 from infprune.estimate import Estimate
+from infprune.passes import planned
 from infprune.pipeline.estimate import advice
 
 RUN = CliRunner()
+GATE = "score.criterion=gate needs no factors and fits"
 WORDS = ["model.name=resnet20", "model.inputs=[{shape: [3, 32, 32]}]", "model.checkpoint=random"]
 
 
@@ -30,42 +34,79 @@ def test_a_network_is_estimated_from_its_shapes():
     assert gate["memory"]["factors"] == 0 < memory["factors"]
 
 
-def test_too_little_memory_is_told_with_a_batch_that_fits():
-    found = told(*WORDS, "--memory", "0.5", "data.batch_size=4096")
-    [first, *_] = found["advice"]
-    name, _, size = first.removesuffix(" fits").partition("=")
-    assert name == "data.batch_size"
-    again = told(*WORDS, "--memory", "0.5", f"data.batch_size={size}")
+@pytest.mark.parametrize("way", [["--memory", "0.5"], ["score.memory=0.5"]])
+def test_too_little_memory_is_told_with_what_scoring_does(way):
+    found = told(*WORDS, *way, "data.batch_size=4096")
+    size = found["passes"]["batch_size"]
+    assert found["advice"] == [f"scored within the budget in one pass, {size} samples at a time", GATE]
+    again = told(*WORDS, *way, f"data.batch_size={size}")
     assert again["advice"] == []
-    assert again["memory"]["peak"] > 0.9 * 2**29
+    assert again["memory"]["peak"] == again["passes"]["peak"] == found["passes"]["peak"] > 0.9 * 2**29
+
+
+def test_batches_that_a_criterion_looks_at_stay_whole():
+    found = told(*WORDS, "--memory", "0.5", "data.batch_size=4096", "score.criterion=inf-cp")
+    assert found["passes"]["batch_size"] == 4096
+    [first, *_] = found["advice"]
+    assert first.startswith("data.batch_size=")
+
+
+def test_several_passes_cost_their_time():
+    whole = told(*WORDS, "prune.scope=global", "data.batch_size=4")
+    little = (whole["memory"]["peak"] - whole["memory"]["factors"] // 2) / 2**30
+    found = told(*WORDS, "prune.scope=global", "data.batch_size=4", "--memory", str(little))
+    number = found["passes"]["number"]
+    assert number > 1
+    assert found["advice"][0].startswith(f"scored within the budget in {number} passes")
+    assert found["passes"]["peak"] < found["memory"]["peak"]
+    assert found["work"]["forward"] == whole["work"]["forward"]
 
 
 MIB = 2**20
+SHARES = {f"{name}.weight": 25 * MIB for name in "abcd"}
 FOUND = Estimate(
     weights=10 * MIB, batch=32, saved=4 * MIB, columns=MIB, factors=100 * MIB, solving=30 * MIB,
-    forward=1, backward=1, gram=1, factorising=1, widest=99,
+    forward=1, backward=1, gram=1, factorising=1, widest=99, shares=SHARES,
 )  # fmt: skip
+
+
+def layer(*readers):
+    slices = [
+        CoupledSlice(f"{name}.weight", 1, Role.CONSUMER, torch.zeros(4, 1, dtype=torch.int64)) for name in readers
+    ]
+    return ChannelLayer("-".join(readers), tuple(slices))
+
+
+LAYERS = [layer(name) for name in "abcd"]
 
 
 @pytest.mark.parametrize(
     ("budget", "changes", "expected"),
     [
         (270, {}, []),
-        (269, {}, ["data.batch_size=31 fits", "score.criterion=gate needs no factors and fits"]),
-        (140, {}, ["data.batch_size=6 fits", "score.criterion=gate needs no factors and fits"]),
-        (139, {}, ["score.criterion=gate needs no factors and fits", "score in 2 sweeps"]),
-        (60, {"batch": 1}, ["score.criterion=gate needs no factors and fits", "score in 5 sweeps"]),
+        (269, {}, ["scored within the budget in one pass, 31 samples", GATE]),
+        (140, {}, ["scored within the budget in one pass, 6 samples", GATE]),
+        (
+            139,
+            {},
+            ["scored within the budget in 2 passes over the data", GATE],
+        ),
+        (
+            70,
+            {},
+            ["scored within the budget in 4 passes over the data", GATE],
+        ),
+        (65, {"batch": 1}, ["scored within the budget in 4 passes", GATE]),
+        (64, {}, [GATE]),
         (12, {}, ["even one sample is too much"]),
-        (38, {}, ["a machine with more memory"]),
+        (38, {}, [GATE]),
         (10**6, {"widest": 99_999}, ["a weight reads 99,999 inputs"]),
     ],
 )
 def test_advice_is_the_least_change_that_fits(budget, changes, expected):
     found = replace(FOUND, **changes)
-    told = advice(found, budget * MIB)
+    told = advice(found, planned(found, LAYERS, budget * MIB), budget * MIB)
     assert [line[: len(start)] for line, start in zip(told, expected, strict=True)] == expected
-    for size in (int(line.split("=")[1].split()[0]) for line in told if "batch_size" in line):
-        assert replace(found, batch=size).peak <= budget * MIB < replace(found, batch=size + 1).peak
 
 
 def test_people_are_told_too():

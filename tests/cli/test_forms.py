@@ -59,7 +59,7 @@ def test_two_inputs_give_the_numbers_of_one_that_holds_both(infprune, tmp_path):
         assert a == (pytest.approx(b, rel=1e-3, abs=1e-6) if isinstance(b, float) else b)
     assert found["train"]["accuracy"]["after"] > 0.8
     assert found["prune"]["macs"]["after"] < found["prune"]["macs"]["before"]
-    assert found["evaluate"]["accuracy"] == found["evaluate"]["recorded"] == found["prune"]["accuracy"]["compensated"]
+    assert found["evaluate"]["accuracy"] == found["evaluate"]["recorded"] == found["prune"]["accuracy"]["distilled"]
     assert found["finetune"]["accuracy"]["after"] > 0.8
 
 

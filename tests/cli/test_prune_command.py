@@ -26,7 +26,7 @@ def test_json_has_the_promised_keys(pruned):
         assert result[name]["before"] > result[name]["after"] > 0, name
     assert result["channels"] == {"before": 384, "after": 192}
     assert set(result["latency_ms"]) == {"before", "after"}
-    assert set(result["accuracy"]) == {"dense", "cut", "compensated", "finetuned"}
+    assert set(result["accuracy"]) == {"dense", "cut", "compensated", "distilled", "finetuned"}
     assert result["accuracy"]["finetuned"] is None
     assert 0 < result["verified"]["max_relative_error"] <= 1e-5
     assert result["verified"]["groups_frozen"] == []
@@ -36,7 +36,7 @@ def test_json_has_the_promised_keys(pruned):
 def test_the_default_loses_at_most_a_point(pruned):
     _, result = pruned
     assert result["accuracy"]["dense"] > 0.98
-    assert result["accuracy"]["dense"] - result["accuracy"]["compensated"] <= 0.01
+    assert result["accuracy"]["dense"] - result["accuracy"]["distilled"] <= 0.01
 
 
 def test_the_artifact_reloads_without_the_pipeline(pruned):

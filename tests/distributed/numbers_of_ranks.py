@@ -11,7 +11,7 @@ from torch import nn
 
 from easy_training import RECIPES, Telling, images, network
 from forms import TwoInputs, WithAuxiliary, drawn
-from infprune import compensation, ranks
+from infprune import compensation, config, ranks
 from infprune.coupling.couple import couple
 from infprune.coupling.graph import trace
 from infprune.coupling.propagation import Options
@@ -19,6 +19,9 @@ from infprune.data.augment import crop_flip
 from infprune.data.dataset import ArrayDataset
 from infprune.data.loaders import batches
 from infprune.evaluation import evaluate
+from infprune.pipeline.bench import open_bench
+from infprune.pipeline.score import scored as scored_within
+from infprune.pipeline.stopwatch import Stopwatch
 from infprune.scores import SCORES
 from infprune.scores.contract import Need, ScoringInputs
 from infprune.scores.measure import collect, score
@@ -63,6 +66,16 @@ def scored(module, size, positions):
     return found
 
 
+def passed(*words):
+    """Scores of the digits network, by several criteria, in as many passes as memory allows."""
+    shared = ["model.checkpoint=random", "data.calibration=48", "data.batch_size=12", "prune.scope=global"]
+    bench = open_bench(config.load("digits", [*shared, *words]), "score", Stopwatch())
+    told = Telling()
+    found = scored_within(bench, ("influence", "gate", "inf-cp"), 3, told)
+    assert len(told.bars) == (7 if words else 1), told.bars
+    return {f"{name} {layer}": v for name, of in found.items() for layer, v in of.values.items()}
+
+
 def refitted(module, size, positions):
     """A third of the channels cut, the rest refitted; running statistics anew where there are some."""
     coupling = couple(module, images().x[:2], trace(module, images().x[:2]), Options())
@@ -103,6 +116,7 @@ def numbers(folder):
     found["one batch"] = {"": torch.tensor([evaluate(plain(), batches(images(), 99)).loss])}  # nothing for rank 1
     found["scores"] = scored(plain(), 13, None)
     found["scores at some positions"] = scored(plain(), 13, 9)
+    found["scores in one pass"], found["scores in several passes"] = passed(), passed("score.memory=0.0001")
     found["least squares"] = refitted(plain(), 13, 9)
     found["least squares, few batches"] = refitted(plain(), 30, None)
     found["recalibrated"] = refitted(normed(), 13, None)

@@ -137,12 +137,12 @@ def test_report_markdown():
 def test_prune_markdown():
     shown = prune_markdown(PRUNED)
     assert "| macs | 100,000 | 25,000 | 25.0% |" in shown
-    assert "Test accuracy: dense 0.9900, cut 0.5000, compensated 0.9800." in shown
+    assert "Test accuracy: dense 0.9900, after the cut 0.5000, compensated 0.9800." in shown
 
 
 def test_json_is_complete_and_finite():
     content = json.loads(to_json(PRUNED))
-    assert content["accuracy"] == {"dense": 0.99, "cut": 0.5, "compensated": 0.98, "finetuned": None}
+    assert content["accuracy"] == {"dense": 0.99, "cut": 0.5, "compensated": 0.98, "distilled": None, "finetuned": None}
     assert content["layers"][1]["frozen"] == "it is an output of the network"
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json(replace(PRUNED, rate=float("nan")))

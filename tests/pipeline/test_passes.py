@@ -1,0 +1,113 @@
+"""Scores within a memory budget are those of one pass."""
+
+from contextlib import contextmanager
+
+import pytest
+from torch.testing import assert_close
+
+from infprune import config
+from infprune.estimate import estimate
+from infprune.passes import planned
+from infprune.pipeline.bench import open_bench
+from infprune.pipeline.passes import planned_passes
+from infprune.pipeline.score import scored
+from infprune.pipeline.stopwatch import Stopwatch
+from infprune.progress import Silent
+from infprune.scores import measure
+from infprune.scores.contract import Need
+
+CRITERIA = ("influence", "theorem1", "gate", "inf-cp", "taylor", "magnitude")
+COMMON = ["data.calibration=48", "data.batch_size=16", "model.checkpoint=random", "prune.scope=global"]
+
+
+def opened(*words):
+    return open_bench(config.load("digits", [*COMMON, *words]), "score", Stopwatch())
+
+
+def gib(bench, share, batch):
+    """A budget for so large a share of the factors and so many samples at a time."""
+    found = estimate(
+        bench.dense, bench.coupling, bench.layers, bench.session.example(), batch=batch, samples=48, positions=64
+    )
+    return (found.weights + int(share * found.factors) + max(found.activations, found.solving)) / 2**30
+
+
+class Telling(Silent):
+    """Keeps the names of bars."""
+
+    def __init__(self):
+        self.names = []
+
+    @contextmanager
+    def bar(self, description, total):
+        self.names.append(description)
+        with super().bar(description, total) as bar:
+            yield bar
+
+
+def found(bench, criteria=CRITERIA):
+    telling = Telling()
+    return scored(bench, criteria, 3, telling), telling.names
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for name, scores in one.items():
+        assert list(scores.values) == list(other[name].values)
+        for layer, values in scores.values.items():
+            assert_close(other[name].values[layer], values, rtol=2e-4, atol=1e-7, msg=f"{name} {layer}")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_several_passes_give_the_scores_of_one(share):
+    bench = opened()
+    whole, names = found(bench)
+    assert names == ["calibration"]
+    again = opened(f"score.memory={gib(bench, share, 4)}")
+    parted, names = found(again)
+    assert len(names) > 2
+    assert names[-1] == f"calibration, pass {len(names)} of {len(names)}"
+    same(whole, parted)
+
+
+def test_batches_are_split_before_passes_are_added():
+    large = ["data.calibration=256", "data.batch_size=256"]
+    again = opened(*large, f"score.memory={gib(opened(), 1.0, 160)}")
+    needs = measure.needs_of(CRITERIA)
+    rest, parted = planned_passes(again, CRITERIA, needs)
+    assert (rest.criteria, rest.batch) == (("inf-cp", "magnitude"), None)  # one value per batch; no data
+    assert (parted.criteria, parted.batch) == (("influence", "theorem1", "gate", "taylor"), 160)
+    same(found(opened(*large))[0], found(again)[0])
+
+
+def test_nothing_is_estimated_for_what_needs_no_data(monkeypatch):
+    bench = opened("score.memory=1e-9")
+    monkeypatch.setattr(measure, "collect", None)
+    [only] = planned_passes(bench, ("magnitude",), frozenset())
+    assert only.batch is None
+
+
+def test_calibrated_scores_keep_all_moments():
+    """The curves measure every layer with the inputs of all: the last pass collects them."""
+    words = ["prune.scope=calibrated", f"score.memory={gib(opened(), 0.0, 4)}", "score.trial_samples=16"]
+    bench = opened(*words)
+    one, needs = {"influence"}, measure.needs_of(["influence"]) | {Need.MOMENTS}
+    [only] = planned_passes(bench, tuple(one), needs)
+    assert only.layers == bench.layers
+    assert Need.MOMENTS in only.needs
+    assert found(bench, ("influence",))[0]["influence"].curves.keys() == {layer.name for layer in bench.layers}
+
+
+def test_every_layer_is_in_one_part():
+    bench = opened()
+    data = {"batch": 16, "samples": 48, "positions": 64}
+    estimated = estimate(bench.dense, bench.coupling, bench.layers, bench.session.example(), **data)
+    assert sum(estimated.shares.values()) == estimated.factors
+    for share in (0.2, 0.5, 0.9):
+        budget = gib(bench, share, 4) * 2**30
+        plan = planned(estimated, bench.layers, budget)
+        assert [layer.name for part in plan.parts for layer in part] == [layer.name for layer in bench.layers]
+        assert len(plan.parts) > 1
+        widest = max(planned(estimated, [layer, layer], 0).factors for layer in bench.layers)
+        assert plan.factors <= max(share * estimated.factors, widest)
+        assert plan.peak <= max(budget, planned(estimated, bench.layers, 0).peak)
