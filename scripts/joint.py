@@ -27,8 +27,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "dense, fine-tuned": ("prune.rate=0", "prune.scope=global", "prune.compensate=none", "score.criterion=magnitude"),
     "INF-CP": ("finetune.method=inf-cp",),
     "slimming": ("finetune.method=slimming",),
-    "midway, influence + compensation (ours)": ("finetune.method=midway",),
-    "influence + compensation (ours)": ("score.criterion=influence",),
+    "midway, influence + compensation (ours)": ("finetune.method=midway", "prune.distill=0"),
+    "influence + compensation + distillation (ours)": ("score.criterion=influence",),
+    "influence + compensation (ours)": ("score.criterion=influence", "prune.distill=0"),
     "influence": ("score.criterion=influence", "prune.compensate=none"),
     "inf-cp score": ("score.criterion=inf-cp", "prune.compensate=none", "prune.scope=global"),
     "taylor": ("score.criterion=taylor", "prune.compensate=none", "prune.scope=global"),
@@ -79,7 +80,7 @@ def show(chosen: argparse.Namespace, found: dict[str, Any]) -> None:
             rows[row] = {
                 "n": len(runs),
                 "final": spread([r["accuracy"]["finetuned"] for r in runs]),
-                "before": spread([r["accuracy"]["compensated"] or r["accuracy"]["cut"] for r in runs]),
+                "before": spread([before(r["accuracy"]) for r in runs]),
                 "macs": statistics.mean(r["macs"] for r in runs),
                 "seconds": statistics.median(r["seconds"] for r in runs),
             }
@@ -105,6 +106,12 @@ def show(chosen: argparse.Namespace, found: dict[str, Any]) -> None:
     name = f"joint-{chosen.config}"
     atomic_write(RESULTS / f"{name}.md", "\n".join(lines) + "\n")
     atomic_write(RESULTS / f"{name}.json", json.dumps({"command": command, "dense": dense, "rows": rows}, indent=1))
+
+
+def before(accuracy: dict[str, Any]) -> float:
+    """What fine-tuning starts from."""
+    found = [accuracy.get(stage) for stage in ("distilled", "compensated", "cut")]
+    return next(value for value in found if value is not None)
 
 
 def spread(values: list[float]) -> tuple[float, float]:
