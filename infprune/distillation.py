@@ -19,6 +19,7 @@ from infprune.progress import Bar, Progress
 from infprune.training import Plugin, Recipe, train
 
 BATCH = 64
+LEAST = 512  # samples: of fewer, all weights learn too little that holds for others
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def distill(
     Args:
         dense: the network that is followed, in any mode.
         small: after the cut and its compensation; unchanged.
-        samples: what both networks see.
+        samples: what both networks see; fewer than `LEAST` change nothing.
         validation: decides between the attempts and no change.
         how: epochs, batches, augmentation.
         seed: of the order and the augmentation.
@@ -81,7 +82,8 @@ def distill(
         A network in the modes of `small`: `small` itself where there is nothing to fit or no attempt helps.
     """
     batch_size = min(how.batch_size, BATCH)
-    if not how.epochs or min(batch_size, len(samples)) < 2 or not any(p.requires_grad for p in small.parameters()):
+    trainable = any(p.requires_grad for p in small.parameters())
+    if not how.epochs or batch_size < 2 or len(samples) < LEAST or not trainable:
         return small
     start = evaluate(small, validation).loss
     best, least = small, start

@@ -35,7 +35,7 @@ def images(count: int, seed: int) -> Tensor:
     return torch.randn(count, 2, 6, 6, generator=torch.Generator().manual_seed(seed))
 
 
-def samples(count: int = 256, label: int = 0) -> ArrayDataset:
+def samples(count: int = 512, label: int = 0) -> ArrayDataset:
     return ArrayDataset(images(count, 1), torch.full((count,), label))
 
 
@@ -109,6 +109,7 @@ def test_one_step_is_the_gradient_of_the_printed_distance(case: Case, monkeypatc
     """AdamW's first step is lr times the sign of the gradient, where that is far from zero."""
     monkeypatch.setattr(distillation, "ATTEMPTS", (Attempt(1e-4, statistics=True),))
     monkeypatch.setattr(distillation, "evaluate", judging(1.0, 0.0))  # a single step need not help
+    monkeypatch.setattr(distillation, "LEAST", 2)
     data = samples(32)
     found = case.distilled(data, Distillation(epochs=1))
     expected = copy.deepcopy(case.small).double().eval()
@@ -146,7 +147,7 @@ def test_a_low_rate_is_tried_only_where_the_others_do_not_help(case: Case, monke
         float((a - b).detach().abs().max())
         for a, b in zip(case.distilled().parameters(), case.small.parameters(), strict=True)
     )
-    assert 0 < largest <= 12 * distillation.LAST.lr  # twelve steps
+    assert 0 < largest <= 24 * distillation.LAST.lr  # as many steps
 
 
 def test_where_no_attempt_helps_the_network_is_given_back(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +168,7 @@ def test_an_attempt_that_diverges_is_dropped(case: Case, monkeypatch: pytest.Mon
 
 def test_nothing_to_do(case: Case) -> None:
     assert case.distilled(how=replace(case.how, epochs=0)) is case.small
-    assert case.distilled(samples(1)) is case.small
+    assert case.distilled(samples(511)) is case.small
     for p in case.small.parameters():
         p.requires_grad_(False)
     assert case.distilled() is case.small
@@ -181,7 +182,9 @@ def test_it_is_the_same_every_time(case: Case) -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def test_inputs_are_changed_for_both_networks_alike(case: Case) -> None:
+def test_inputs_are_changed_for_both_networks_alike(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distillation, "LEAST", 2)
+
     def noisy(x: Tensor, *, rows: object = None) -> Tensor:
         del rows
         return x + torch.randn_like(x)
@@ -190,6 +193,6 @@ def test_inputs_are_changed_for_both_networks_alike(case: Case) -> None:
     case.dense.register_forward_hook(lambda _, x, __: seen["dense"].append(x[0].clone()))
     case.small.register_forward_hook(lambda m, x, _: seen["small"].append(x[0].clone()) if m[1].training else None)
     case.distilled(samples(64), Distillation(epochs=1, augment=noisy))
-    (fitted,) = seen["small"]
+    (fitted,) = seen["small"]  # of the first attempt: later ones keep the norms' statistics
     assert not any(torch.equal(row, old) for row in fitted.cpu() for old in images(64, 1))
     assert any(torch.equal(fitted, x) for x in seen["dense"])

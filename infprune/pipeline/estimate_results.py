@@ -67,8 +67,8 @@ class EstimateResult:
     widest: int
     memory: MemoryRow
     work: WorkRow
-    passes: PassesRow
     seconds_expected: float
     advice: list[str]
+    passes: PassesRow | None = None
     schema_version: Version = SCHEMA
     command: Literal["doctor"] = "doctor"

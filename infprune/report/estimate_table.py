@@ -11,8 +11,9 @@ from infprune.units import GIB
 def show_estimate(result: EstimateResult, console: Console) -> None:
     """Two tables and the advice."""
     inputs = " and ".join(f"{i['dtype']} ({', '.join(map(str, ['N', *i['shape']]))})" for i in result.inputs)
+    peak = result.memory.peak if result.passes is None else result.passes.peak
     console.print(
-        f"[bold]Scoring {escape(result.model)} by {result.criterion}: {result.passes.peak / GIB:.2f} GiB, "
+        f"[bold]Scoring {escape(result.model)} by {result.criterion}: {peak / GIB:.2f} GiB, "
         f"{result.seconds_expected:,.0f} s on this machine[/bold]",
         soft_wrap=True,
     )

@@ -43,7 +43,7 @@ def test_its_numbers_are_those_of_prune_and_torch(infprune, pruned, file, tmp_pa
     assert (found["command"], found["schema_version"], found["samples"]) == ("compare", 1, 359)
     assert (found["a"]["source"], found["b"]["source"]) == ("dense", "p.safetensors")
     assert found["a"]["accuracy"] == result["accuracy"]["dense"]
-    assert found["b"]["accuracy"] == result["accuracy"]["compensated"]
+    assert found["b"]["accuracy"] == result["accuracy"]["distilled"]
     assert found["drop"] == pytest.approx(found["a"]["accuracy"] - found["b"]["accuracy"], abs=1e-12)
     for key in ("params", "macs", "bytes"):
         assert (found["a"][key], found["b"][key]) == (result[key]["before"], result[key]["after"]), key

@@ -31,7 +31,7 @@ def test_evaluate_repeats_the_recorded_accuracy(infprune, pruned):
     folder, pruned_result = pruned
     outcome = infprune("evaluate", folder / pruned_result["artifact"], "--json")
     assert outcome.code == 0
-    assert outcome.json["accuracy"] == outcome.json["recorded"] == pruned_result["accuracy"]["compensated"]
+    assert outcome.json["accuracy"] == outcome.json["recorded"] == pruned_result["accuracy"]["distilled"]
 
 
 def test_evaluate_without_a_file_measures_the_dense_network(infprune, pruned):
@@ -44,7 +44,7 @@ def test_finetune_takes_its_settings_from_the_file(infprune, pruned, tmp_path):
     outcome = infprune("finetune", folder / result["artifact"], "finetune.epochs=1", "-o", "f.safetensors", "--json")
     tuned = outcome.json
     assert outcome.code == 0
-    assert tuned["accuracy"]["before"] == result["accuracy"]["compensated"]
+    assert tuned["accuracy"]["before"] == result["accuracy"]["distilled"]
     assert len(tuned["epochs"]) == 1
     again = infprune("evaluate", tmp_path / "f.safetensors", "--json").json
     assert again["accuracy"] == again["recorded"] == tuned["accuracy"]["after"]

@@ -44,7 +44,7 @@ def test_the_artifact_reloads_without_the_pipeline(pruned):
     module = package.load(folder / result["artifact"])
     assert sum(p.numel() for p in module.parameters()) == result["params"]["after"]
     data = splits.load("digits", None, None, download=False, args={}, validation=0.1, seed=0)
-    assert evaluate(module, batches(data.test, 512)).accuracy == result["accuracy"]["compensated"]
+    assert evaluate(module, batches(data.test, 512)).accuracy == result["accuracy"]["distilled"]
 
 
 def test_the_run_folder_replays_to_the_same_bytes(pruned, infprune, tmp_path):
@@ -61,7 +61,7 @@ def test_the_manifest_tells_the_whole_story(pruned):
     assert manifest["name"] == "digits_resnet"
     assert manifest["inputs"] == [{"shape": [1, 8, 8], "dtype": "float32"}]
     assert len(manifest["base_sha256"]) == 64
-    assert manifest["metrics"]["accuracy"]["compensated"] == result["accuracy"]["compensated"]
+    assert manifest["metrics"]["accuracy"]["distilled"] == result["accuracy"]["distilled"]
     assert manifest["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert sum(manifest["plan"].values()) == result["channels"]["after"]
     widths = {name: len(dims["0"]) for name, dims in manifest["kept"].items() if "0" in dims}
