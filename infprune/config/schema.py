@@ -197,7 +197,7 @@ class PruneConfig(Section):
         default=4,
         ge=0,
         description="Passes over the calibration samples in which all weights follow the dense network's logits "
-        "(no labels), once the cut is compensated; 0, or fewer than 512 samples: none.",
+        "(no labels), once the cut is compensated; none at 0, with fewer than 512 samples, or before fine-tuning.",
     )
     ls_damping: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         default="auto",

@@ -53,9 +53,10 @@ class Bench:
 
     @property
     def distillation(self) -> Distillation | None:
-        """The configured distillation; None: none, as without compensation."""
+        """The configured distillation; None: none, as without compensation, or before fine-tuning on labels."""
         settings = self.session.config
-        if settings.prune.compensate == "none" or not settings.prune.distill:
+        trained = settings.prune.finetune or settings.finetune.method != "standard"
+        if trained or settings.prune.compensate == "none" or not settings.prune.distill:
             return None
         return Distillation(
             settings.prune.distill, settings.data.batch_size, self.session.augment(), self.session.precision
