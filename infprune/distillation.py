@@ -65,8 +65,8 @@ def distill(
 
     by Adam with a rate that falls as half a cosine: distillation (Hinton et al., 2015) with the squared error of the
     logits, from the calibration samples alone; their labels are ignored. Deep cuts want new statistics of batch norms
-    and a high rate, mild ones neither: both are attempted, and the network of the lowest validation loss is returned.
-    Everything else (dropout) is as in evaluation.
+    and a high rate, mild ones neither: both are attempted, and the network of the highest validation accuracy is
+    returned. Everything else (dropout) is as in evaluation.
 
     Args:
         dense: the network that is followed, in any mode.
@@ -85,10 +85,9 @@ def distill(
     trainable = any(p.requires_grad for p in small.parameters())
     if not how.epochs or batch_size < 2 or len(samples) < LEAST or not trainable:
         return small
-    start = evaluate(small, validation).loss
-    best, least = small, start
+    best, quality = small, _quality(small, validation)
     for attempt in (*ATTEMPTS, LAST):
-        if attempt is LAST and least < start:
+        if attempt is LAST and best is not small:
             break
         student = copy.deepcopy(small)
         again = dict(zip(small.modules(), student.modules(), strict=True))
@@ -108,12 +107,18 @@ def distill(
                     plugin=_Following(dense, attempt),
                     progress=_Named(progress),
                 )
-            loss = evaluate(student, validation).loss
+            found = _quality(student, validation)
         except InputError:  # the rate is too high: not finite
             continue
-        if loss < least:
-            best, least = student, loss
+        if found > quality:
+            best, quality = student, found
     return best
+
+
+def _quality(module: nn.Module, validation: Batches) -> tuple[float, float]:
+    """Accuracy, then the loss: this alone would refuse a network that follows an overconfident one."""
+    found = evaluate(module, validation)
+    return found.accuracy, -found.loss
 
 
 class _Following(Plugin):

@@ -64,9 +64,9 @@ class Case:
 
 
 def judging(*losses: float) -> Callable[..., Evaluation]:
-    """Validation losses, one after the other."""
+    """Validation losses, one after the other; the accuracy is the same."""
     told = iter(losses)
-    return lambda *_: Evaluation(0.0, next(told), 1)
+    return lambda *_: Evaluation(0.5, next(told), 1)
 
 
 @pytest.fixture
@@ -139,6 +139,14 @@ def test_the_network_of_the_lowest_validation_loss_is_kept(case: Case, monkeypat
     assert not torch.equal(kept[0].running_mean, norm.running_mean)  # the first attempt takes new statistics
     assert torch.equal(kept[1].running_mean, norm.running_mean)
     assert not torch.equal(found[1][0].weight, case.small[0].weight)
+
+
+def test_accuracy_counts_before_the_loss(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([Evaluation(0.5, 1.0, 1), Evaluation(0.4, 0.1, 1), Evaluation(0.6, 2.0, 1)])
+    monkeypatch.setattr(distillation, "evaluate", lambda *_: next(told))
+    found = case.distilled()
+    assert found is not case.small
+    assert torch.equal(found[1].running_mean, case.small[1].running_mean)  # the second attempt
 
 
 def test_a_low_rate_is_tried_only_where_the_others_do_not_help(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
