@@ -4,6 +4,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
@@ -11,17 +12,19 @@ from torch import nn
 
 from easy_training import RECIPES, Telling, images, network
 from forms import TwoInputs, WithAuxiliary, drawn
-from infprune import compensation, config, ranks
+from infprune import compensation, config, distillation, ranks
 from infprune.coupling.couple import couple
 from infprune.coupling.graph import trace
 from infprune.coupling.propagation import Options
 from infprune.data.augment import crop_flip
 from infprune.data.dataset import ArrayDataset
 from infprune.data.loaders import batches
+from infprune.distillation import Distillation, distill
 from infprune.evaluation import evaluate
 from infprune.pipeline.bench import open_bench
 from infprune.pipeline.score import scored as scored_within
 from infprune.pipeline.stopwatch import Stopwatch
+from infprune.progress import Silent
 from infprune.scores import SCORES
 from infprune.scores.contract import Need, ScoringInputs
 from infprune.scores.measure import collect, score
@@ -108,6 +111,20 @@ def resumed(recipe, folder):
     return trained(plain(), last, checkpoint=folder / "state.ckpt", resume=True)
 
 
+def distilled():
+    """Weights that follow another network's logits."""
+    small = normed()
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for p in small.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator))
+    validation, how = batches(images(), 32), Distillation(2, 16)
+    with patch.object(distillation, "LEAST", 2):
+        made = distill(normed(), small, images(), validation, how, seed=0, auxiliary=(), progress=Silent())
+    assert made is not small
+    return dict(made.state_dict())
+
+
 def numbers(folder):
     """By name."""
     sgd, everything = RECIPES["sgd"], RECIPES["everything"]
@@ -129,6 +146,7 @@ def numbers(folder):
     found["auxiliary outputs"] = trained(WithAuxiliary(), sgd, data=images(40))
     *x, y = drawn(60, 0)
     found["two inputs"] = trained(TwoInputs(), sgd, data=ArrayDataset(tuple(x), y))
+    found["distilled"] = distilled()
     found["dropout"] = trained(network(), sgd)
     return {f"{a}: {b}": t.contiguous().clone() for a, values in found.items() for b, t in values.items()}
 

@@ -41,6 +41,7 @@ KINDS = {
     "interrupted and resumed": 1e-5,
     "auxiliary outputs": 1e-5,
     "two inputs": 1e-5,
+    "distilled": 1e-5,
 }
 
 
