@@ -26,7 +26,19 @@ from infprune.pipeline.session import open_model, open_session
 from infprune.progress import Silent
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-STAGES = ("load", "coupling", "score", "evaluate", "search", "cut", "compensate", "finetune", "latency", "write")
+STAGES = (
+    "load",
+    "coupling",
+    "score",
+    "evaluate",
+    "search",
+    "cut",
+    "compensate",
+    "distill",
+    "finetune",
+    "latency",
+    "write",
+)
 TARGET = 25.0
 
 
