@@ -1,4 +1,4 @@
-"""Every weight that stays, fitted to the logits of the dense network; no labels are read."""
+"""Every weight that stays, fitted to the logits of the dense network, not to labels."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -108,7 +108,7 @@ def distill(
                     progress=_Named(progress),
                 )
             found = _quality(student, validation)
-        except InputError:  # the rate is too high: not finite
+        except InputError:  # not finite, on all ranks alike: the rate is too high
             continue
         if found > quality:
             best, quality = student, found

@@ -225,12 +225,18 @@ def _epoch(work: _Work, loader: Batches, epoch: int, tell: Callable[[str], None]
             total += float(loss.detach()) * len(y)
             right += int((z.argmax(1) == y).sum())
             seen += len(y)
-        if not math.isfinite(total):
-            raise InputError(f"the training loss became {total} in epoch {epoch + 1}; lower lr (now {recipe.lr})")
+        if ranks.world() == 1:
+            _check(total, epoch, recipe)
         shown = max(seen, 1)
         tell(f"loss {total / shown:.4f}  train accuracy {right / shown:.4f}  {state.plugin.note()}".rstrip())
     lost, hits, samples = ranks.totals(total, right, seen)
+    _check(lost, epoch, recipe)  # of all rows: ranks go on together or stop together
     return lost / max(samples, 1), hits / max(samples, 1)
+
+
+def _check(total: float, epoch: int, recipe: Recipe) -> None:
+    if not math.isfinite(total):
+        raise InputError(f"the training loss became {total} in epoch {epoch + 1}; lower lr (now {recipe.lr})")
 
 
 def _step(state: _State, loss: Tensor, recipe: Recipe) -> None:

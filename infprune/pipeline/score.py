@@ -105,7 +105,9 @@ def scored(bench: Bench, criteria: tuple[str, ...], seed: int, progress: Progres
         for name in one.criteria:
             part = score(name, inputs)
             found[name] = replace(part, values={**found[name].values, **part.values}) if name in found else part
-        del inputs  # and with them the factors, before those of the next pass
+        del inputs
+        if i < len(passes):
+            del statistics  # the factors go before the next pass makes its own
     if calibrated:  # the last pass then saw all layers
         return {name: _with_curves(bench, found[name], statistics, progress) for name in criteria}
     return {name: found[name] for name in criteria}

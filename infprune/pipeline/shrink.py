@@ -65,9 +65,11 @@ def shrink(
             accuracy = replace(accuracy, compensated=evaluate(small, bench.test).accuracy)
         if bench.distillation is not None:
             with watch.stage("distill"):
-                small = distilled(bench, small, order.seed, progress)
+                followed = distilled(bench, small, order.seed, progress)
             with watch.stage("evaluate"):
-                accuracy = replace(accuracy, distilled=evaluate(small, bench.test).accuracy)
+                same = followed is small
+                known = accuracy.compensated if same else evaluate(followed, bench.test).accuracy
+            small, accuracy = followed, replace(accuracy, distilled=known)
     if order.finetune:
         with watch.stage("finetune"):
             small = _finetuned(bench, small, order, progress)

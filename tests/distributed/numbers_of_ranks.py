@@ -125,6 +125,19 @@ def distilled():
     return dict(made.state_dict())
 
 
+def diverging():
+    """The network as it was: the loss of a single row is not finite, which the other rank does not see by itself."""
+    data = images()
+    data.x[7] = 1e38
+    small, how = plain(), Distillation(1, 16)
+    with torch.no_grad():
+        small[0].weight.mul_(1.5)
+    with patch.object(distillation, "LEAST", 2):
+        made = distill(plain(), small, data, batches(images(), 32), how, seed=0, auxiliary=(), progress=Silent())
+    assert made is small
+    return dict(made.state_dict())
+
+
 def numbers(folder):
     """By name."""
     sgd, everything = RECIPES["sgd"], RECIPES["everything"]
@@ -147,6 +160,7 @@ def numbers(folder):
     *x, y = drawn(60, 0)
     found["two inputs"] = trained(TwoInputs(), sgd, data=ArrayDataset(tuple(x), y))
     found["distilled"] = distilled()
+    found["distilled, one rank's loss not finite"] = diverging()
     found["dropout"] = trained(network(), sgd)
     return {f"{a}: {b}": t.contiguous().clone() for a, values in found.items() for b, t in values.items()}
 

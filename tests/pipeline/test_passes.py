@@ -1,5 +1,7 @@
 """Scores within a memory budget are those of one pass."""
 
+import gc
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -8,6 +10,7 @@ from torch.testing import assert_close
 from infprune import config
 from infprune.estimate import estimate
 from infprune.passes import planned
+from infprune.pipeline import score
 from infprune.pipeline.bench import open_bench
 from infprune.pipeline.passes import planned_passes
 from infprune.pipeline.score import scored
@@ -96,6 +99,24 @@ def test_calibrated_scores_keep_all_moments():
     assert only.layers == bench.layers
     assert Need.MOMENTS in only.needs
     assert found(bench, ("influence",))[0]["influence"].curves.keys() == {layer.name for layer in bench.layers}
+
+
+def test_factors_are_gone_before_the_next_pass_makes_its_own(monkeypatch):
+    bench = opened(f"score.memory={gib(opened(), 0.0, 4)}")
+    alive, kept, collect = [], [], score.collect
+
+    def spying(*args, **options):
+        gc.collect()
+        alive.append(sum(reference() is not None for reference in kept))
+        made = collect(*args, **options)
+        kept[:] = [weakref.ref(factors) for factors in made.kronecker.values()]
+        assert kept
+        return made
+
+    monkeypatch.setattr(score, "collect", spying)
+    scored(bench, ("influence",), 0, Silent())
+    assert len(alive) > 2
+    assert not any(alive)
 
 
 def test_every_layer_is_in_one_part():
