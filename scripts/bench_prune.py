@@ -88,17 +88,22 @@ def write(name: str, settings: config.Config, runs: list[dict[str, Any]]) -> Non
     ]
     for title, v in sorted(known.items()):
         ratios = [r["whole"] / r["pass"] for r in v["runs"]]
-        parts = [statistics.median(r["stages"].get(s, 0.0) / r["pass"] for r in v["runs"]) for s in stages]
+        parts = [share(v["runs"], stage) for stage in stages]
         lines.append(
             f"| {title} | {v['samples']} | {v['threads']} | {len(ratios)} "
             f"| {statistics.median(r['pass'] for r in v['runs']):.2f} "
-            f"| {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}) | "
-            + " | ".join(f"{p:.2f}" for p in parts)
-            + " |"
+            f"| {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}) | " + " | ".join(parts) + " |"
         )
     atomic_write(RESULTS / "prune-cost.md", "\n".join(lines) + "\n")
     atomic_write(path, json.dumps(known, indent=1))
     print("\n".join(lines))
+
+
+def share(runs: list[dict[str, Any]], stage: str) -> str:
+    """Of the pass; a dash for a stage that did not exist when the row was measured, or was not run."""
+    if not all(stage in r["stages"] for r in runs):
+        return "-"
+    return f"{statistics.median(r['stages'][stage] / r['pass'] for r in runs):.2f}"
 
 
 if __name__ == "__main__":
