@@ -13,13 +13,14 @@ from infprune.data.dataset import Samples
 from infprune.data.loaders import Batches
 from infprune.errors import InputError
 from infprune.evaluation import evaluate
-from infprune.forward import Inputs, logits
+from infprune.forward import Inputs, logits, tensors
 from infprune.modes import evaluating
 from infprune.progress import Bar, Progress
 from infprune.training import Plugin, Recipe, train
 
 BATCH = 64
 LEAST = 512  # samples: of fewer, all weights learn too little that holds for others
+REMEMBERED = 2**24  # numbers of the dense network's logits that are kept for the next attempt: 64 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def distill(
     if not how.epochs or batch_size < 2 or len(samples) < LEAST or not trainable:
         return small
     best, quality = small, _quality(small, validation)
+    followed = _Followed(dense)
     for attempt in (*ATTEMPTS, LAST):
         if attempt is LAST and best is not small:
             break
@@ -104,7 +106,7 @@ def distill(
                     seed=seed,
                     augment=how.augment,
                     auxiliary=[again[m] for m in auxiliary],
-                    plugin=_Following(dense, attempt),
+                    plugin=_Following(followed.again(), attempt),
                     progress=_Named(progress),
                 )
             found = _quality(student, validation)
@@ -121,11 +123,38 @@ def _quality(module: nn.Module, validation: Batches) -> tuple[float, float]:
     return found.accuracy, -found.loss
 
 
+class _Followed:
+    """The dense network's logits. Attempts see the same batches in the same order: later ones are told the first's."""
+
+    def __init__(self, dense: nn.Module) -> None:
+        self._dense = dense
+        self._told: list[tuple[Tensor, Tensor]] = []
+        self._next = 0
+
+    def again(self) -> "_Followed":
+        """From the first batch on."""
+        self._next = 0
+        return self
+
+    @torch.no_grad()
+    def logits(self, x: Inputs) -> Tensor:
+        """Of the next batch; remembered ones only if its inputs have the same sums as they had then."""
+        mark = torch.stack([t.sum(dtype=torch.float64) for t in tensors(x)])
+        step, self._next = self._next, self._next + 1
+        if step < len(self._told) and torch.equal(self._told[step][0], mark):
+            return self._told[step][1]
+        with evaluating(self._dense):
+            found = logits(self._dense, x)
+        if step == len(self._told) and sum(z.numel() for _, z in self._told) + found.numel() <= REMEMBERED:
+            self._told.append((mark, found))
+        return found
+
+
 class _Following(Plugin):
     """The loss is the distance to the dense network's logits; but for batch norms, all is as in evaluation."""
 
-    def __init__(self, dense: nn.Module, attempt: Attempt) -> None:
-        self._dense = dense
+    def __init__(self, followed: "_Followed", attempt: Attempt) -> None:
+        self._followed = followed
         self._statistics = attempt.statistics
         self._wanted = torch.empty(0)
 
@@ -134,8 +163,7 @@ class _Following(Plugin):
         for m in module.modules():
             if isinstance(m, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - the base of all
                 m.train(self._statistics)
-        with torch.no_grad(), evaluating(self._dense):
-            self._wanted = logits(self._dense, x)
+        self._wanted = self._followed.logits(x)
         return logits(module, x)
 
     def loss(self, z: Tensor, y: Tensor, smoothing: float) -> Tensor:

@@ -69,6 +69,12 @@ def judging(*losses: float) -> Callable[..., Evaluation]:
     return lambda *_: Evaluation(0.5, next(told), 1)
 
 
+def noisy(x: Tensor, *, rows: slice | None = None) -> Tensor:
+    """Another batch at every step."""
+    del rows
+    return x + 0.1 * torch.randn_like(x)
+
+
 @pytest.fixture
 def case(device: torch.device) -> Case:
     return Case(device)
@@ -204,3 +210,26 @@ def test_inputs_are_changed_for_both_networks_alike(case: Case, monkeypatch: pyt
     (fitted,) = seen["small"]  # of the first attempt: later ones keep the norms' statistics
     assert not any(torch.equal(row, old) for row in fitted.cpu() for old in images(64, 1))
     assert any(torch.equal(fitted, x) for x in seen["dense"])
+
+
+def test_the_dense_network_is_asked_once_for_all_attempts(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    case.dense.register_forward_hook(lambda _, given, __: asked.append(len(given[0])))
+    how = Distillation(epochs=2, augment=noisy)
+    once = case.distilled(how=how)
+    assert asked == [64] * (2 * 512 // 64)
+    monkeypatch.setattr(distillation, "REMEMBERED", 3 * 64 * 3)
+    some = case.distilled(how=how)
+    steps = 2 * 512 // 64
+    assert len(asked) - steps == steps + (steps - 3)
+    for name, value in once.state_dict().items():
+        assert torch.equal(value, some.state_dict()[name]), name
+
+
+def test_other_batches_are_not_given_remembered_logits(case: Case) -> None:
+    followed = distillation._Followed(case.dense)
+    x = case.held_out
+    first = followed.logits(x)
+    again = followed.again().logits(x[:32])
+    torch.testing.assert_close(again, first[:32])
+    assert len(again) == 32
