@@ -101,12 +101,13 @@ def _probe(bench: Bench, scores: ChannelScores, rate: float) -> Probe:
             bench.validation,
             Silent(),
         )
-        small = distilled(bench, small, session.config.run.seed, Silent())
+    last = distilled(bench, small, session.config.run.seed, Silent()) if bench.correction is not None else small
     return Probe(
         rate,
         predicted(scores, made.plan),
         sensitivity.distance(bench.dense, small, bench.trial_samples),
-        evaluate(small, bench.validation).accuracy,
+        evaluate(last, bench.validation).accuracy,
+        None if last is small else sensitivity.distance(bench.dense, last, bench.trial_samples),
     )
 
 

@@ -120,11 +120,12 @@ def _costs(result: PruneResult | PlanResult) -> Table:
 
 def _search(search: Search, console: Console) -> None:
     table = Table(title=f"Rates tried on validation samples (dense accuracy {search.dense:.4f})")
-    for column in ("rate", "predicted loss", "measured loss", "accuracy"):
+    follows = any(p.distilled is not None for p in search.probes)
+    for column in ("rate", "predicted loss", "measured loss", *["distilled"] * follows, "accuracy"):
         table.add_column(column, justify="right")
     for p in search.probes:
-        predicted = "-" if p.predicted is None else f"{p.predicted:.4g}"
-        table.add_row(f"{p.rate:.3f}", predicted, f"{p.measured:.4g}", f"{p.accuracy:.4f}")
+        predicted, after = ("-" if value is None else f"{value:.4g}" for value in (p.predicted, p.distilled))
+        table.add_row(f"{p.rate:.3f}", predicted, f"{p.measured:.4g}", *[after] * follows, f"{p.accuracy:.4f}")
     console.print(table)
     if search.correlation is not None:
         console.print(f"Correlation of predicted and measured loss: {search.correlation:.3f}")

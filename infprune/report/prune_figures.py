@@ -114,7 +114,7 @@ def prediction_scene(search: Search) -> Scene:
             marker("circle", at, "c0", f"rate {p.rate:.3f}: predicted {predicted:.3g}, measured {p.measured:.3g}")
         )
     r = "" if search.correlation is None else f" Pearson's r is {search.correlation:.3f}."
-    words = f"Mean squared change of the logits at {len(pairs)} rates; the dashed line is equality.{r}"
+    words = f"Mean squared change of the logits at {len(pairs)} rates, before distillation; the line is equality.{r}"
     return Scene("prediction", "Predicted against measured loss", words, 296, body)
 
 

@@ -57,7 +57,9 @@ PRUNED = PruneResult(
         Gate("min-accuracy", 0.985, 0.98, False, "accuracy 0.9800 is below --min-accuracy 0.985"),
         Gate("max-drop", 0.02, 0.01, True, "accuracy dropped by 0.0100, within --max-drop 0.02"),
     ],
-    search=Search(0.5, 0.99, [Probe(0.3, 0.01, 0.02, 0.99), Probe(0.5, 0.05, 0.06, 0.98), Probe(0.7, 2, 3, 0.8)], 0.97),
+    search=Search(
+        0.5, 0.99, [Probe(0.3, 0.01, 0.02, 0.99), Probe(0.5, 0.05, 0.06, 0.98), Probe(0.7, 2, 3, 0.8, 1.5)], 0.97
+    ),
     joint=JointTrace("inf-cp", 1, [{"epoch": 1, "loss": 0.5, "validation_accuracy": 0.875}], 2e-6, MASKS),
     provenance=ORIGIN,
 )
