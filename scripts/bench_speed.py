@@ -73,7 +73,9 @@ NETWORKS = {
     "alexnet5": Setting("alexnet5", (1, 28, 28), 10, 64, 1),
     "resnet18-96": Setting("torchvision:resnet18", (3, 96, 96), 1000, 16, 1),
     "resnet18-96 in batches of 32": Setting("torchvision:resnet18", (3, 96, 96), 1000, 32, 2),
+    "resnet18-96 in batches of 64": Setting("torchvision:resnet18", (3, 96, 96), 1000, 64, 1),
     "resnet56": Setting("resnet56", (3, 32, 32), 10, 32, 1),
+    "resnet56 in batches of 64": Setting("resnet56", (3, 32, 32), 10, 64, 1),
     "mobilenet_v2-96": Setting("torchvision:mobilenet_v2", (3, 96, 96), 1000, 16, 1),
 }
 
