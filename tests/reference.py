@@ -193,16 +193,15 @@ def _gated(owner: nn.Module, args: tuple[Tensor], *, gates: Tensor, index: Tenso
 # --- labels -----------------------------------------------------------------------------------------------------------
 
 
-def drawn_labels(logits: Tensor, seed: int, sizes: Sequence[int] = (), draws: int = 1) -> Tensor:
-    """Labels from softmax(logits), as documented: one multinomial draw of a CPU generator with this seed.
+def drawn_labels(logits: Tensor, seed: int, draws: int = 1) -> Tensor:
+    """Labels from softmax(logits), as documented: multinomial draws of a CPU generator with this seed.
 
-    One generator goes through batches of these sizes in order (none: one batch), `draws` times through each before the
-    next; with several draws the result is `(draws, N)`.
+    One generator goes through the samples in order, `draws` times through each before the next; with several draws the
+    result is `(draws, N)`.
     """
     generator = torch.Generator().manual_seed(seed)
-    batches = logits.detach().double().softmax(1).split(list(sizes) or len(logits))
-    drawn = [torch.stack([torch.multinomial(p, 1, generator=generator)[:, 0] for _ in range(draws)]) for p in batches]
-    labels = torch.cat(drawn, dim=1)
+    each = [p.expand(draws, -1) for p in logits.detach().double().softmax(1)]
+    labels = torch.stack([torch.multinomial(p, 1, generator=generator)[:, 0] for p in each], 1)
     return labels if draws > 1 else labels[0]
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from infprune.curvature.gauss_newton import GaussNewton
 from infprune.curvature.graphs import MEMORY
+from infprune.curvature.losses import drawn
 from infprune.curvature.objective import Objective
 
 
@@ -26,10 +27,9 @@ def fisher(
             z = objective.outputs(at, x)
             objective.losses(z, y)  # its checks: nothing can be drawn from NaN
         for size in before:  # labels of lower ranks' samples are drawn and thrown away
-            for _ in range(draws):
-                objective.loss.draw(z.new_zeros(size, *z.shape[1:]), generator)
+            drawn(objective.loss, z.new_zeros(size, *z.shape[1:]), generator, draws)
         before = ()
-        slopes = [_slope(objective, z, objective.loss.draw(z, generator)) for _ in range(draws)]
+        slopes = [_slope(objective, z, labels) for labels in drawn(objective.loss, z, generator, draws)]
         cores.append(Outer(torch.stack(slopes)))
     return GaussNewton(objective, cores, at, memory)
 

@@ -1,7 +1,7 @@
 """Losses of one sample, with what curvature needs of them: the Hessian in the outputs, its root, labels drawn."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,6 +117,15 @@ class AnyLoss(Loss):
         """Not a likelihood."""
         del z, generator
         raise ConfigError("no labels can be drawn from this loss; use curvature ggn, hessian or empirical-fisher")
+
+
+def drawn(loss: Loss, z: Tensor, generator: torch.Generator, draws: int) -> Sequence[Tensor]:
+    """Draw `draws` targets for each sample.
+
+    All of one sample come before those of the next, so that the labels of `CrossEntropy` depend on the samples before
+    it and the seed, and not on how the samples are batched. Normal noise (`SquaredError`) torch makes 16 at a time.
+    """
+    return loss.draw(z.detach().repeat_interleave(draws, 0), generator).unflatten(0, (len(z), draws)).unbind(1)
 
 
 CROSS_ENTROPY = CrossEntropy()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infprune.curvature.losses import CROSS_ENTROPY, Loss
+from infprune.curvature.losses import CROSS_ENTROPY, Loss, drawn
 from infprune.errors import InputError
 from infprune.forward import Inputs, each, logits
 from infprune.modes import computing, evaluating
@@ -77,7 +77,7 @@ class Sweep:
         Args:
             batches: pairs `(x, y)` on the module's device; see `forward.logits` for what the module may return.
             seed: of the labels drawn from the model.
-            draws: labels drawn per sample for `LabelSource.MODEL`.
+            draws: labels drawn per sample for `LabelSource.MODEL`; how the samples are batched does not change them.
             before: sizes of the batches that lower ranks visit: what is drawn for them is passed over here.
 
         Raises:
@@ -108,8 +108,7 @@ class Sweep:
         """Draw labels for batches of these sizes and forget them; nothing is left to pass over."""
         if any(o.labels is LabelSource.MODEL for o in self._observers):
             for size in sizes:
-                for _ in range(draws):
-                    self._loss.draw(z.new_zeros(size, z.shape[1]), generator)
+                drawn(self._loss, z.new_zeros(size, z.shape[1]), generator, draws)
         return ()
 
     def _slopes(
@@ -117,8 +116,8 @@ class Sweep:
     ) -> Iterator[tuple[LabelSource, Tensor]]:
         """What flows into the outputs in each backward pass: the slope of the loss, or a column of its root."""
         if LabelSource.MODEL in wanted:
-            for _ in range(draws):
-                yield LabelSource.MODEL, self._slope(z, self._loss.draw(z, generator))
+            for labels in drawn(self._loss, z, generator, draws):
+                yield LabelSource.MODEL, self._slope(z, labels)
         if LabelSource.EXACT in wanted:
             for column in self._loss.root(z):
                 yield LabelSource.EXACT, column

@@ -134,10 +134,10 @@ def test_squared_error():
 
 @pytest.mark.parametrize("draws", [1, 3])
 def test_the_fisher_is_the_mean_over_drawn_labels(draws):
-    """All draws of a batch before the next batch; another seed is another matrix."""
+    """All draws of a sample before the next one's; another seed is another matrix."""
     net, (x, y) = tanh_net(), classified()
     o = of(net, x, y)
-    labels = reference.drawn_labels(net(x), 6, (4, 7), draws).reshape(draws, -1)
+    labels = reference.drawn_labels(net(x), 6, draws).reshape(draws, -1)
     truth = torch.stack([reference.fisher(net, x, drawn) for drawn in labels]).mean(0)
     made = fisher(o, seed=6, draws=draws)
     V = torch.randn(len(truth), 2, dtype=truth.dtype)

@@ -60,9 +60,7 @@ def test_gate_gradients_are_those_of_real_gates(name, device):
 @pytest.mark.parametrize("name", ["plain", "residual", "sequence"])
 def test_gates_at_labels_of_the_model(name):
     module, x, layers = loaded(name)
-    generator = torch.Generator().manual_seed(5)
-    probabilities = module(x).softmax(1).detach()
-    draws = [torch.multinomial(probabilities, 1, generator=generator)[:, 0] for _ in range(3)]
+    draws = reference.drawn_labels(module(x), 5, 3)
     found = gates(module, layers, [(x, LABELS)], MODEL, seed=5, draws=3)
     for layer in layers:
         truth = [reference.gate_gradients(module, x, labels, readers(layer)) for labels in draws]
@@ -72,12 +70,27 @@ def test_gates_at_labels_of_the_model(name):
 @pytest.mark.parametrize("name", ["plain", "residual", "grouped", "reused", "conv1d", "sequence"])
 def test_batches_do_not_matter(name):
     module, x, layers = loaded(name)
-    for labels in (DATA, MODEL):  # one draw per sample: the same labels however the samples are split
+    for labels in (DATA, MODEL):
         whole = gates(module, layers, [(x, LABELS)], labels)
         for size in (1, 4):
             parts = gates(module, layers, in_batches(x, LABELS, size), labels)
             for layer, z in whole.items():
                 assert_close(parts[layer], z, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["plain", "residual", "grouped", "reused", "sequence"])
+def test_batches_do_not_matter_to_several_labels_per_sample(name):
+    module, x, layers = loaded(name)
+
+    def moments(size):
+        of_gates, kronecker = GateObserver(layers, MODEL), KroneckerObserver(consumers(layers))
+        swept(module, layers, in_batches(x, LABELS, size), [of_gates, kronecker], seed=5, draws=3)
+        Z = torch.cat(list(of_gates.result().values()), 1)
+        return [Z.T @ Z, *(t for f in kronecker.result(3).values() for t in (f.inputs.dense(), f.gradients))]
+
+    whole = moments(len(x))
+    for size in (1, 4):
+        assert_close(moments(size), whole, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["plain", "residual", "grouped", "reused", "conv1d", "sequence"])

@@ -5,6 +5,7 @@ import weakref
 from contextlib import contextmanager
 
 import pytest
+import torch
 from torch.testing import assert_close
 
 from infprune import config
@@ -71,6 +72,17 @@ def test_several_passes_give_the_scores_of_one(share):
     assert len(names) > 2
     assert names[-1] == f"calibration, pass {len(names)} of {len(names)}"
     same(whole, parted)
+
+
+def test_several_labels_per_sample_do_not_depend_on_how_batches_are_split():
+    """Damped: `theorem1` divides by sums that pass through zero, where the rounding of the factors would show."""
+    words = ["score.samples_per_input=2", "score.damping=0.001"]
+    per_sample = tuple(name for name in CRITERIA if name != "inf-cp")  # which takes one value per batch
+    whole, _ = found(opened(*words), per_sample)
+    one, _ = found(opened("score.damping=0.001"), per_sample)
+    assert not torch.allclose(one["gate"].values["conv1"], whole["gate"].values["conv1"], rtol=0.01)
+    for less in (f"score.memory={gib(opened(), 0.6, 4)}", "data.batch_size=5"):
+        same(whole, found(opened(*words, less), per_sample)[0])
 
 
 def test_batches_are_split_before_passes_are_added():

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+import reference
 from infprune.coupling.couple import couple
 from infprune.scores import SCORES, measure
 from infprune.scores.contract import Need, ScoringInputs
@@ -230,14 +231,13 @@ def test_a_gated_layer_is_priced_at_its_gate(kind, criterion):
 def test_a_price_is_the_loss_change_of_the_fisher():
     """Draws are averaged: the gates' rows of all draws stand one below the other."""
     net, x, layers = made(Separate)
-    one = [
-        measure.collect(net, layers, [(x, LABELS)], measure.needs_of(["influence"]), seed=7, draws=d) for d in (1, 3)
-    ]
-    z = [statistics.gates_model["q"] for statistics in one]
-    assert [len(rows) for rows in z] == [N, 3 * N]
-    assert_close(z[1][:N], z[0], **EXACT)
-    found = measure.score("influence", ScoringInputs(net, layers, one[1], 0.01)).values["q"]
-    assert_close(found, 0.5 * z[1].square().sum(0) / (3 * N), **EXACT)
+    three = measure.collect(net, layers, [(x, LABELS)], measure.needs_of(["influence"]), seed=7, draws=3)
+    z = three.gates_model["q"]
+    labels = reference.drawn_labels(net(x), 7, 3)
+    place = NETWORKS[Separate][0]["q"]
+    assert_close(z, torch.cat([gate_gradients(net, x, one, place, z.shape[1]) for one in labels]), **EXACT)
+    found = measure.score("influence", ScoringInputs(net, layers, three, 0.01)).values["q"]
+    assert_close(found, 0.5 * z.square().sum(0) / (3 * N), **EXACT)
 
 
 def test_only_gated_layers_pay_for_gates():
