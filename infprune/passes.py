@@ -1,11 +1,13 @@
 """Scoring within a memory budget: fewer samples at a time, then several passes that hold the factors of some layers."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from infprune.coupling.groups import ChannelLayer, Role
 from infprune.estimate import Estimate
+from infprune.units import GIB
 
 LEAST = 4  # samples at a time: fewer cost more than a second pass does (docs/log.md)
 
@@ -26,7 +28,8 @@ class Passes:
 def planned(found: Estimate, layers: Sequence[ChannelLayer], budget: float, *, together: bool = False) -> Passes:
     """Choose the passes, the least extra work first: one pass if it fits, in batches of `LEAST` or more; else several.
 
-    What cannot fit (one sample, or all that reads one layer) is tried all the same, in the smallest parts.
+    What cannot fit (one sample, or all that reads one layer) leaves the smallest parts, whose `peak` is the least that
+    scoring takes, and above the budget.
 
     Args:
         found: of one pass over all layers.
@@ -36,7 +39,7 @@ def planned(found: Estimate, layers: Sequence[ChannelLayer], budget: float, *, t
     """
     least = min(LEAST, found.batch)
     whole = fitting(found, budget)
-    if whole >= least or together:
+    if whole >= least or together or not found.factors:
         return _passes(found, [list(layers)], max(whole, 1))
     widest = max((_held(found, [layer]) for layer in layers), default=0)
     batch = max(1, fitting(replace(found, batch=least, factors=widest), budget))
@@ -47,6 +50,53 @@ def planned(found: Estimate, layers: Sequence[ChannelLayer], budget: float, *, t
 def fitting(found: Estimate, budget: float) -> int:
     """The largest batch whose peak is within the budget, at most the estimated one; 0 if one sample's is not."""
     return bisect_right(range(1, found.batch + 1), budget, key=lambda batch: replace(found, batch=batch).peak)
+
+
+def advice(
+    found: Estimate, layers: Sequence[ChannelLayer], plan: Passes, budget: float, setting: str = ""
+) -> list[str]:
+    """Where one pass is above the budget: what scoring does to stay below it, else what it takes; what would take less.
+
+    `setting`: what has to be set for that budget, if anything has.
+    """
+    if found.peak <= budget:
+        return []
+    if plan.peak <= budget:
+        told = [f"scored within the budget in {_called(plan)}, {plan.batch} samples at a time{setting}"]
+    elif fits := fitting(found, budget):  # batches stay whole
+        told = [f"data.batch_size={fits} fits"]
+    else:
+        least = gib(min(plan.peak, replace(found, batch=1).peak))
+        ways = f"score.memory={least}" + (", data.batch_size=1" if plan.batch > 1 else "")
+        told = [f"at least {least} GiB are needed ({ways}), for single samples in {_called(plan)}"]
+        shared = planned(found, layers, budget)
+        if shared.peak <= budget:  # and the plan keeps all factors
+            told.append(f"prune.scope=global fits, in {_called(shared)}")
+    if found.factors and fitting(without_factors(found), budget):
+        told.append("score.criterion=gate needs no factors and fits")
+    elif replace(found, batch=1).activations > budget - found.weights >= 0:
+        told.append("even one sample is too much: checkpoint activations in the network's code")
+    return told
+
+
+def whole_batches(found: Estimate, layers: Sequence[ChannelLayer]) -> Passes:
+    """One pass that can neither be shared out nor take fewer samples at a time."""
+    return _passes(found, [layers], found.batch)
+
+
+def gib(count: float) -> str:
+    """Bytes as a number of GiB that is at least as much, to four decimals."""
+    return f"{math.ceil(count / GIB * 1e4) / 1e4:g}"
+
+
+def without_factors(found: Estimate) -> Estimate:
+    """Of criteria that need none."""
+    return replace(found, factors=0, columns=0, solving=0, shares={})
+
+
+def _called(plan: Passes) -> str:
+    number = len(plan.parts)
+    return "one pass" if number == 1 else f"{number} passes over the data, each with the factors of some layers"
 
 
 def _passes(found: Estimate, parts: Sequence[Sequence[ChannelLayer]], batch: int) -> Passes:

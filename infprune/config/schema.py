@@ -138,7 +138,8 @@ class ScoreConfig(Section):
         default=None,
         gt=0,
         description="GiB that scoring may take, as `infprune doctor --estimate` counts them: beyond, batches are taken "
-        "in parts, and then several passes, with the factors of some layers each; null: nine tenths of the device's.",
+        "in parts, and then several passes, with the factors of some layers each; where the smallest parts take more, "
+        "nothing is scored and the error says how much is needed; null: nine tenths of the device's.",
     )
 
 

@@ -125,7 +125,8 @@ def drawn(loss: Loss, z: Tensor, generator: torch.Generator, draws: int) -> Sequ
     All of one sample come before those of the next, so that the labels of `CrossEntropy` depend on the samples before
     it and the seed, and not on how the samples are batched. Normal noise (`SquaredError`) torch makes 16 at a time.
     """
-    return loss.draw(z.detach().repeat_interleave(draws, 0), generator).unflatten(0, (len(z), draws)).unbind(1)
+    targets = loss.draw(z.detach().repeat_interleave(draws, 0), generator)
+    return targets.reshape(len(z), draws, *targets.shape[1:]).unbind(1)
 
 
 CROSS_ENTROPY = CrossEntropy()

@@ -1,11 +1,11 @@
 """`infprune doctor --estimate`: configuration -> what scoring would take, without a weight being allocated."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from infprune import cost, selection
+from infprune import cost, passes, selection
 from infprune.config import Config
 from infprune.coupling.couple import couple
 from infprune.coupling.groups import ChannelLayer
@@ -15,7 +15,7 @@ from infprune.forward import Inputs, move, tensors
 from infprune.imports import one_line
 from infprune.models.attention import explicit
 from infprune.models.build import build
-from infprune.passes import Passes, fitting, planned
+from infprune.passes import Passes, planned, whole_batches
 from infprune.pipeline.estimate_results import EstimateResult, MemoryRow, PassesRow, WorkRow
 from infprune.pipeline.memory import budget as allowed
 from infprune.pipeline.session import example_inputs, open_session, prepare, spec_of
@@ -52,7 +52,7 @@ def run(settings: Config, memory: float | None, progress: Progress) -> EstimateR
     budget = int(allowed(settings, torch.device("cpu")) if memory is None else memory * GIB)
     plan = planned(found, layers, budget, together=settings.prune.scope == "calibrated")
     if Need.MASK_GRADIENTS in needs:  # one value per batch: they stay whole
-        plan = Passes((layers,), found.batch, found.factors, found.peak)
+        plan = whole_batches(found, layers)
     total = cost.count(coupling)
     return EstimateResult(
         model=settings.model.called,
@@ -69,7 +69,7 @@ def run(settings: Config, memory: float | None, progress: Progress) -> EstimateR
         work=_work(found, rates, len(plan.parts)),
         passes=PassesRow(len(plan.parts), plan.batch, plan.factors, plan.peak),
         seconds_expected=found.seconds(rates, len(plan.parts)),
-        advice=advice(found, plan, budget),
+        advice=advice(found, layers, plan, budget, "" if memory is None else f", with score.memory={memory:g}"),
     )
 
 
@@ -112,26 +112,15 @@ def _work(found: Estimate, rates: Rates, passes: int) -> WorkRow:
     )
 
 
-def advice(found: Estimate, plan: Passes, budget: int) -> list[str]:
-    """What scoring does to stay below the budget, and what else would, the least change first."""
-    told = []
-    if found.widest > WIDEST:
-        told.append(
-            f"a weight reads {found.widest:,} inputs, more than the {WIDEST:,} that are scored: "
-            "score.criterion=gate, or prune.protect the layer before it"
-        )
-    if found.peak <= budget:
+def advice(
+    found: Estimate, layers: Sequence[ChannelLayer], plan: Passes, budget: float, setting: str = ""
+) -> list[str]:
+    """What cannot be scored at all, and what scoring does to stay below the budget, or what else would."""
+    told = passes.advice(found, layers, plan, budget, setting)
+    if found.widest <= WIDEST:
         return told
-    fits = fitting(found, budget)
-    if plan.peak <= budget:
-        number = len(plan.parts)
-        passes = "one pass" if number == 1 else f"{number} passes over the data, each with the factors of some layers"
-        told.append(f"scored within the budget in {passes}, {plan.batch} samples at a time")
-    elif fits:
-        told.append(f"data.batch_size={fits} fits")
-    gates = replace(found, factors=0, columns=0, solving=0)
-    if found.factors and fitting(gates, budget):
-        told.append("score.criterion=gate needs no factors and fits")
-    if replace(found, batch=1).activations > budget - found.weights:
-        told.append("even one sample is too much: checkpoint activations in the network's code")
-    return told or ["a machine with more memory"]
+    wide = (
+        f"a weight reads {found.widest:,} inputs, more than the {WIDEST:,} that are scored: "
+        "score.criterion=gate, or prune.protect the layer before it"
+    )
+    return [wide, *told]

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from infprune import forward
 from infprune.coupling.groups import ChannelLayer
-from infprune.estimate import estimate
+from infprune.errors import ConfigError
+from infprune.estimate import Estimate, estimate
 from infprune.forward import Inputs
-from infprune.passes import planned
+from infprune.passes import Passes, advice, planned, whole_batches, without_factors
 from infprune.pipeline.bench import Bench
-from infprune.pipeline.memory import budget
+from infprune.pipeline.memory import allowed, budget
 from infprune.scores.contract import Need
 from infprune.scores.measure import needs_of
 
@@ -39,6 +40,9 @@ def planned_passes(bench: Bench, criteria: tuple[str, ...], needs: frozenset[Nee
     Where factors are shared out over passes, what needs none has a pass of its own, over all layers. `inf-cp` takes one
     value per batch, which batches cut small would change: it keeps whole ones. The last pass collects all of `needs`
     that no criterion asks for.
+
+    Raises:
+        ConfigError: what cannot be split is estimated to take more than the budget.
     """
     whole = Pass(criteria, bench.layers, needs)
     if not needs:
@@ -50,7 +54,12 @@ def planned_passes(bench: Bench, criteria: tuple[str, ...], needs: frozenset[Nee
         batch=size, samples=data.calibration, positions=data.positions, kronecker=Need.KRONECKER in needs,
     )  # fmt: skip
     extra = needs - needs_of(criteria)
-    plan = planned(found, bench.layers, budget(bench.session.config, bench.session.device), together=bool(extra))
+    room = budget(bench.session.config, bench.session.device)
+    plan = planned(found, bench.layers, room, together=bool(extra))
+    _check(bench, found, plan, room)
+    if Need.MASK_GRADIENTS in needs:
+        gates = without_factors(found)
+        _check(bench, gates, whole_batches(gates, bench.layers), room)
     if len(plan.parts) == 1 and plan.batch == size:
         return [whole]
     apart = {Need.MASK_GRADIENTS} if len(plan.parts) == 1 else set(Need) - {Need.KRONECKER}
@@ -64,3 +73,9 @@ def planned_passes(bench: Bench, criteria: tuple[str, ...], needs: frozenset[Nee
         passes += [Pass(parted, part, needs_of(parted), plan.batch) for part in plan.parts]
     last = passes.pop()
     return [*passes, Pass(last.criteria, last.layers, last.needs | extra, last.batch)]
+
+
+def _check(bench: Bench, found: Estimate, plan: Passes, room: float) -> None:
+    if plan.peak > room:
+        told = "; ".join(advice(found, bench.layers, plan, room))
+        raise ConfigError(f"scoring cannot stay within {allowed(bench.session.config, room)}: {told}")

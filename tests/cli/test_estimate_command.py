@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from infprune.cli.app import app
 from infprune.coupling.groups import ChannelLayer, CoupledSlice, Role
 from infprune.estimate import Estimate
-from infprune.passes import planned
+from infprune.passes import planned, whole_batches, without_factors
 from infprune.pipeline.estimate import advice
 
 RUN = CliRunner()
@@ -38,7 +38,8 @@ def test_a_network_is_estimated_from_its_shapes():
 def test_too_little_memory_is_told_with_what_scoring_does(way):
     found = told(*WORDS, *way, "data.batch_size=4096")
     size = found["passes"]["batch_size"]
-    assert found["advice"] == [f"scored within the budget in one pass, {size} samples at a time", GATE]
+    setting = ", with score.memory=0.5" if way[0] == "--memory" else ""
+    assert found["advice"] == [f"scored within the budget in one pass, {size} samples at a time{setting}", GATE]
     again = told(*WORDS, *way, f"data.batch_size={size}")
     assert again["advice"] == []
     assert again["memory"]["peak"] == again["passes"]["peak"] == found["passes"]["peak"] > 0.9 * 2**29
@@ -97,16 +98,36 @@ LAYERS = [layer(name) for name in "abcd"]
             ["scored within the budget in 4 passes over the data", GATE],
         ),
         (65, {"batch": 1}, ["scored within the budget in 4 passes", GATE]),
-        (64, {}, [GATE]),
-        (12, {}, ["even one sample is too much"]),
-        (38, {}, [GATE]),
+        (64, {}, ["at least 0.0635 GiB are needed (score.memory=0.0635), for single samples in 4 passes", GATE]),
+        (12, {}, ["at least 0.0635 GiB", "even one sample is too much"]),
+        (38, {}, ["at least 0.0635 GiB", GATE]),
         (10**6, {"widest": 99_999}, ["a weight reads 99,999 inputs"]),
     ],
 )
 def test_advice_is_the_least_change_that_fits(budget, changes, expected):
     found = replace(FOUND, **changes)
-    told = advice(found, planned(found, LAYERS, budget * MIB), budget * MIB)
+    told = advice(found, LAYERS, planned(found, LAYERS, budget * MIB), budget * MIB)
     assert [line[: len(start)] for line, start in zip(told, expected, strict=True)] == expected
+
+
+def test_where_all_factors_are_needed_at_once_another_scope_may_fit():
+    plan = planned(FOUND, LAYERS, 139 * MIB, together=True)
+    assert (len(plan.parts), plan.peak) == (1, 140 * MIB)
+    [least, scope, gate] = advice(FOUND, LAYERS, plan, 139 * MIB)
+    assert least == "at least 0.1368 GiB are needed (score.memory=0.1368), for single samples in one pass"
+    assert scope.startswith("prune.scope=global fits, in 2 passes over the data")
+    assert gate == GATE
+    assert planned(FOUND, LAYERS, 0.1368 * 2**30, together=True).peak <= 0.1368 * 2**30
+
+
+def test_whole_batches_need_smaller_ones():
+    bare = without_factors(FOUND)
+    plan = whole_batches(bare, LAYERS)
+    assert advice(bare, LAYERS, plan, 30 * MIB) == ["data.batch_size=5 fits"]
+    assert advice(bare, LAYERS, plan, 13 * MIB) == [
+        "at least 0.0137 GiB are needed (score.memory=0.0137, data.batch_size=1), for single samples in one pass",
+        "even one sample is too much: checkpoint activations in the network's code",
+    ]
 
 
 def test_people_are_told_too():

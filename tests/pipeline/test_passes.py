@@ -1,6 +1,7 @@
 """Scores within a memory budget are those of one pass."""
 
 import gc
+import re
 import weakref
 from contextlib import contextmanager
 
@@ -9,9 +10,10 @@ import torch
 from torch.testing import assert_close
 
 from infprune import config
+from infprune.errors import ConfigError
 from infprune.estimate import estimate
-from infprune.passes import planned
-from infprune.pipeline import score
+from infprune.passes import planned, without_factors
+from infprune.pipeline import memory, score
 from infprune.pipeline.bench import open_bench
 from infprune.pipeline.passes import planned_passes
 from infprune.pipeline.score import scored
@@ -28,12 +30,16 @@ def opened(*words):
     return open_bench(config.load("digits", [*COMMON, *words]), "score", Stopwatch())
 
 
+def estimated(bench, batch):
+    data = {"batch": batch, "samples": 48, "positions": 64}
+    return estimate(bench.dense, bench.coupling, bench.layers, bench.session.example(), **data)
+
+
 def gib(bench, share, batch):
-    """A budget for so large a share of the factors and so many samples at a time."""
-    found = estimate(
-        bench.dense, bench.coupling, bench.layers, bench.session.example(), batch=batch, samples=48, positions=64
-    )
-    return (found.weights + int(share * found.factors) + max(found.activations, found.solving)) / 2**30
+    """A budget for so large a share of the factors and so many samples at a time, or the least for all criteria."""
+    found = estimated(bench, batch)
+    part = found.weights + int(share * found.factors) + max(found.activations, found.solving)
+    return max(part, planned(found, bench.layers, 0).peak, without_factors(estimated(bench, 16)).peak) / 2**30
 
 
 class Telling(Silent):
@@ -87,11 +93,11 @@ def test_several_labels_per_sample_do_not_depend_on_how_batches_are_split():
 
 def test_batches_are_split_before_passes_are_added():
     large = ["data.calibration=256", "data.batch_size=256"]
-    again = opened(*large, f"score.memory={gib(opened(), 1.0, 160)}")
+    again = opened(*large, f"score.memory={gib(opened(), 1.0, 200)}")
     needs = measure.needs_of(CRITERIA)
     rest, parted = planned_passes(again, CRITERIA, needs)
     assert (rest.criteria, rest.batch) == (("inf-cp", "magnitude"), None)  # one value per batch; no data
-    assert (parted.criteria, parted.batch) == (("influence", "theorem1", "gate", "taylor"), 160)
+    assert (parted.criteria, parted.batch) == (("influence", "theorem1", "gate", "taylor"), 200)
     same(found(opened(*large))[0], found(again)[0])
 
 
@@ -104,10 +110,11 @@ def test_nothing_is_estimated_for_what_needs_no_data(monkeypatch):
 
 def test_calibrated_scores_keep_all_moments():
     """The curves measure every layer with the inputs of all: the last pass collects them."""
-    words = ["prune.scope=calibrated", f"score.memory={gib(opened(), 0.0, 4)}", "score.trial_samples=16"]
-    bench = opened(*words)
+    words = ["prune.scope=calibrated", f"score.memory={gib(opened(), 1.0, 64)}", "score.trial_samples=16"]
+    bench = opened(*words, "data.calibration=96", "data.batch_size=96")
     one, needs = {"influence"}, measure.needs_of(["influence"]) | {Need.MOMENTS}
     [only] = planned_passes(bench, tuple(one), needs)
+    assert only.batch == 64
     assert only.layers == bench.layers
     assert Need.MOMENTS in only.needs
     assert found(bench, ("influence",))[0]["influence"].curves.keys() == {layer.name for layer in bench.layers}
@@ -133,14 +140,57 @@ def test_factors_are_gone_before_the_next_pass_makes_its_own(monkeypatch):
 
 def test_every_layer_is_in_one_part():
     bench = opened()
-    data = {"batch": 16, "samples": 48, "positions": 64}
-    estimated = estimate(bench.dense, bench.coupling, bench.layers, bench.session.example(), **data)
-    assert sum(estimated.shares.values()) == estimated.factors
+    whole = estimated(bench, 16)
+    assert sum(whole.shares.values()) == whole.factors
     for share in (0.2, 0.5, 0.9):
         budget = gib(bench, share, 4) * 2**30
-        plan = planned(estimated, bench.layers, budget)
+        plan = planned(whole, bench.layers, budget)
         assert [layer.name for part in plan.parts for layer in part] == [layer.name for layer in bench.layers]
         assert len(plan.parts) > 1
-        widest = max(planned(estimated, [layer, layer], 0).factors for layer in bench.layers)
-        assert plan.factors <= max(share * estimated.factors, widest)
-        assert plan.peak <= max(budget, planned(estimated, bench.layers, 0).peak)
+        widest = max(planned(whole, [layer, layer], 0).factors for layer in bench.layers)
+        assert plan.factors <= max(share * whole.factors, widest)
+        assert plan.peak <= max(budget, planned(whole, bench.layers, 0).peak)
+
+
+def refusal(*words, criteria=("influence",)):
+    bench = opened(*words)
+    with pytest.raises(ConfigError) as refused:
+        planned_passes(
+            bench, criteria, measure.needs_of(criteria) | ({Need.MOMENTS} if "calibrated" in words[0] else set())
+        )
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("scope", ["global", "calibrated"])
+def test_a_budget_for_less_than_the_smallest_parts_is_refused_with_what_they_take(scope):
+    word = f"prune.scope={scope}"
+    told = refusal(word, "score.memory=0.005")
+    start, least = re.fullmatch(
+        r"(.*): at least .* GiB are needed \(score.memory=(.*)\), for single samples in .*", told
+    ).groups()
+    assert start == "scoring cannot stay within score.memory=0.005"
+    assert told.endswith("score.criterion=gate needs no factors and fits")
+    assert ("6 passes over the data" in told) == (scope == "global")
+    scored(opened(word, f"score.memory={least}", "score.trial_samples=16"), ("influence",), 0, Silent())
+    less = float(least) - 1e-4
+    assert f"score.memory={least}" in refusal(word, f"score.memory={less}")
+
+
+def test_factors_of_all_layers_at_once_may_be_what_is_too_much():
+    told = refusal("prune.scope=calibrated", "score.memory=0.01")
+    assert "; prune.scope=global fits, in 3 passes over the data" in told
+
+
+def test_whole_batches_are_refused_with_the_batch_size_that_fits():
+    for criteria in (("inf-cp",), ("inf-cp", "gate")):
+        told = refusal("prune.scope=global", "score.memory=0.0015", criteria=criteria)
+        assert told == "scoring cannot stay within score.memory=0.0015: data.batch_size=7 fits"
+    planned_passes(opened("score.memory=0.0015", "data.batch_size=7"), ("inf-cp",), measure.needs_of(["inf-cp"]))
+
+
+def test_without_a_setting_the_device_is_the_budget(monkeypatch):
+    monkeypatch.setattr(memory, "installed", lambda: 5 * 2**20)
+    told = refusal("prune.scope=global")
+    assert told.startswith(
+        "scoring cannot stay within the 0.004395 GiB that are 90% of the device's memory: at least 0.0"
+    )
