@@ -62,13 +62,14 @@ def advice(
     if found.peak <= budget:
         return []
     if plan.peak <= budget:
-        told = [f"scored within the budget in {_called(plan)}, {plan.batch} samples at a time{setting}"]
+        told = [f"scored within the budget in {_called(plan)}{setting}"]
     elif fits := fitting(found, budget):  # batches stay whole
         told = [f"data.batch_size={fits} fits"]
     else:
-        least = gib(min(plan.peak, replace(found, batch=1).peak))
+        needed = min(plan.peak, replace(found, batch=1).peak)
+        least, smallest = gib(needed), planned(found, layers, needed, together=len(plan.parts) == 1)
         ways = f"score.memory={least}" + (", data.batch_size=1" if plan.batch > 1 else "")
-        told = [f"at least {least} GiB are needed ({ways}), for single samples in {_called(plan)}"]
+        told = [f"at least {least} GiB are needed ({ways}), enough for {_called(smallest)}"]
         shared = planned(found, layers, budget)
         if shared.peak <= budget:  # and the plan keeps all factors
             told.append(f"prune.scope=global fits, in {_called(shared)}")
@@ -95,8 +96,9 @@ def without_factors(found: Estimate) -> Estimate:
 
 
 def _called(plan: Passes) -> str:
-    number = len(plan.parts)
-    return "one pass" if number == 1 else f"{number} passes over the data, each with the factors of some layers"
+    number, samples = len(plan.parts), "one sample" if plan.batch == 1 else f"{plan.batch} samples"
+    passes = "one pass" if number == 1 else f"{number} passes over the data, each with the factors of some layers"
+    return f"{passes}, {samples} at a time"
 
 
 def _passes(found: Estimate, parts: Sequence[Sequence[ChannelLayer]], batch: int) -> Passes:

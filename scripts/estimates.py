@@ -1,9 +1,9 @@
 """What scoring large networks would take, from shapes alone: `infprune doctor --estimate` in a table.
 
-    python scripts/estimates.py            # needs what scripts/bench_speed.py needs
+    python scripts/estimates.py            # needs what scripts/bench_speed.py needs; --parts large,small,budget
 
 Writes docs/results/estimates.md and .json. The rates of the machine are measured once per network. Small networks are
-scored, and what that takes is compared with what was estimated.
+scored, and what that takes is compared with what was estimated, without and with a budget (`score.memory`).
 """
 
 import argparse
@@ -19,14 +19,22 @@ import bench_speed
 import torch
 
 from infprune import config
+from infprune.config import Config
+from infprune.data.dataset import ArrayDataset, Source
+from infprune.estimate import Estimate
 from infprune.estimate import estimate as sizes
 from infprune.estimate import measured_rates
 from infprune.files import atomic_write
+from infprune.passes import gib, planned
 from infprune.pipeline import estimate
+from infprune.pipeline.bench import Bench, open_bench
 from infprune.pipeline.estimate_results import EstimateResult
+from infprune.pipeline.passes import planned_passes
+from infprune.pipeline.score import scored
+from infprune.pipeline.stopwatch import Stopwatch
 from infprune.progress import Silent
 from infprune.scores.contract import ScoringInputs
-from infprune.scores.measure import score
+from infprune.scores.measure import needs_of, score
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 NETWORKS = ("resnet50", "vit_l_16", "convnext_large")
@@ -34,6 +42,8 @@ CRITERIA = ("influence", "gate")
 SMALL = ("alexnet5", "resnet56", "resnet18-96")
 BATCH, SAMPLES = 64, 2048
 BUDGET = 16.0  # GiB
+BUDGETED = 64  # samples that are scored within budgets
+SHARE = 0.4  # of the factors of all layers that the second budget has room for
 
 
 def estimated(network: str, criterion: str, threads: int) -> EstimateResult:
@@ -88,12 +98,88 @@ def compared(name: str, of: dict[str, float]) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
+# --- within a budget --------------------------------------------------------------------------------------------------
+
+
+def images(name: str) -> Source:
+    """Random ones for a network of `bench_speed.NETWORKS`; a data factory."""
+    of = bench_speed.NETWORKS[name]
+    x, y = torch.randn(2 * BUDGETED, *of.shape), torch.arange(2 * BUDGETED) % of.classes
+    return Source(ArrayDataset(x, y), ArrayDataset(x[:2], y[:2]), of.classes, of.shape)
+
+
+def settings(name: str, memory: str | None) -> Config:
+    of = bench_speed.NETWORKS[name]
+    words = [
+        f"model.name={of.network}", "model.checkpoint=random", f"data.factory={Path(__file__).stem}:images",
+        f"data.args={{name: {name}}}", f"data.batch_size={of.batch}", f"data.calibration={BUDGETED}",
+        "prune.scope=global", "run.threads=1", f"score.memory={memory or 'null'}",
+    ]  # fmt: skip
+    return config.load("digits", words)
+
+
+def opened(name: str, memory: str | None) -> tuple[Bench, Estimate]:
+    bench = open_bench(settings(name, memory), "bench", Stopwatch())
+    data = bench.session.config.data
+    return bench, sizes(
+        bench.dense, bench.coupling, bench.layers, bench.session.example(),
+        batch=data.batch_size, samples=data.calibration, positions=data.positions,
+    )  # fmt: skip
+
+
+def budgeted(name: str, runs: int) -> list[dict[str, Any]]:
+    """Score without a budget, with one for a share of the factors, and with the least: bytes and CPU seconds."""
+    bench, found = opened(name, None)
+    shared = found.weights + SHARE * found.factors + max(found.activations, found.solving)
+    rows = []
+    for budget in (None, shared, planned(found, bench.layers, 0).peak):
+        plan = planned(found, bench.layers, budget or float("inf"))
+        command = [sys.executable, __file__, "--child", name, gib(budget) if budget else ""]
+        done = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(runs)]
+        told = [json.loads(one.stdout.splitlines()[-1]) for one in done]
+        rows.append({
+            "budget": budget and budget - found.weights, "passes": told[0]["passes"], "batch": plan.batch,
+            "peak": plan.peak - found.weights, "peaks": [t["peak"] for t in told],
+            "seconds": [t["seconds"] for t in told],
+        })  # fmt: skip
+        print(within(name, rows[-1]), flush=True)
+    return rows
+
+
+def child(name: str, memory: str) -> None:
+    """Print what scoring adds to the peak of resident memory, in a process of its own."""
+    bench, _ = opened(name, memory or None)
+    x, y = next(iter(bench.session.calibration()))
+    bench_speed.bare(bench_speed.Case(bench.dense, bench.coupling, bench.layers, [(x[:2], y[:2])]))  # libraries start
+    bench.dense.zero_grad()
+    passes = len(planned_passes(bench, ("influence",), needs_of(["influence"])))
+    bench_speed.reset_peak()
+    before, start = bench_speed.peak(), bench_speed.clock()
+    scored(bench, ("influence",), 0, Silent())
+    found = {"peak": bench_speed.peak() - before, "seconds": bench_speed.clock() - start, "passes": passes}
+    print(json.dumps(found))
+
+
+def within(name: str, of: dict[str, Any]) -> str:
+    budget = f"{of['budget'] / 2**20:.0f}" if of["budget"] else "none"
+    peaks, peak = [p / 2**20 for p in of["peaks"]], of["peak"] / 2**20
+    measured = statistics.median(peaks)
+    return (
+        f"| {name} | {budget} | {of['passes']} | {of['batch']} | {peak:.0f} | {measured:.0f} ({min(peaks):.0f} to "
+        f"{max(peaks):.0f}) | {measured / peak:.2f} | {statistics.median(of['seconds']):.1f} |"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--parts", default="large,small")
+    parser.add_argument("--parts", default="large,small,budget")
     parser.add_argument("--runs", type=int, default=3, help="of the small networks")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    if chosen.child:
+        child(*chosen.child)
+        return
     path = RESULTS / "estimates.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     if "large" in chosen.parts:
@@ -108,6 +194,8 @@ def main() -> None:
         for name in SMALL:
             known["small"]["networks"][name] = checked(name, chosen.runs)
             print(compared(name, known["small"]["networks"][name]), flush=True)
+    if "budget" in chosen.parts:
+        known["budget"] = {"runs": chosen.runs, "networks": {name: budgeted(name, chosen.runs) for name in SMALL}}
     atomic_write(path, json.dumps(known, indent=1) + "\n")
     atomic_write(RESULTS / "estimates.md", page(known))
 
@@ -142,6 +230,21 @@ def page(known: dict[str, Any]) -> str:
             "|---|" + "---:|" * 9,
             *(compared(name, of) for name, of in known["small"]["networks"].items()),
         ]
+    if "budget" in known:
+        lines += [
+            "",
+            "## Within a budget",
+            "",
+            f"`influence` of {BUDGETED} such images through `score` itself (`prune.scope=global`), in batches of "
+            + ", ".join(f"{bench_speed.NETWORKS[name].batch} ({name})" for name in known["budget"]["networks"]) + ":",
+            f"without `score.memory`, with room for {SHARE:.0%} of the factors, and with the least that is not refused.",
+            "MiB without weights and data, each run in a process of its own; measured: median (least to largest) of",
+            f"{known['budget']['runs']}; CPU seconds of one thread, median, on a shared machine.",
+            "",
+            "| network | budget | passes | samples at a time | estimated MiB | measured | ratio | CPU s |",
+            "|---|" + "---:|" * 7,
+            *(within(name, of) for name, rows in known["budget"]["networks"].items() for of in rows),
+        ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

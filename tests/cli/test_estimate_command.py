@@ -98,7 +98,7 @@ LAYERS = [layer(name) for name in "abcd"]
             ["scored within the budget in 4 passes over the data", GATE],
         ),
         (65, {"batch": 1}, ["scored within the budget in 4 passes", GATE]),
-        (64, {}, ["at least 0.0635 GiB are needed (score.memory=0.0635), for single samples in 4 passes", GATE]),
+        (64, {}, ["at least 0.0635 GiB are needed (score.memory=0.0635), enough for 4 passes", GATE]),
         (12, {}, ["at least 0.0635 GiB", "even one sample is too much"]),
         (38, {}, ["at least 0.0635 GiB", GATE]),
         (10**6, {"widest": 99_999}, ["a weight reads 99,999 inputs"]),
@@ -114,7 +114,7 @@ def test_where_all_factors_are_needed_at_once_another_scope_may_fit():
     plan = planned(FOUND, LAYERS, 139 * MIB, together=True)
     assert (len(plan.parts), plan.peak) == (1, 140 * MIB)
     [least, scope, gate] = advice(FOUND, LAYERS, plan, 139 * MIB)
-    assert least == "at least 0.1368 GiB are needed (score.memory=0.1368), for single samples in one pass"
+    assert least == "at least 0.1368 GiB are needed (score.memory=0.1368), enough for one pass, 6 samples at a time"
     assert scope.startswith("prune.scope=global fits, in 2 passes over the data")
     assert gate == GATE
     assert planned(FOUND, LAYERS, 0.1368 * 2**30, together=True).peak <= 0.1368 * 2**30
@@ -124,10 +124,10 @@ def test_whole_batches_need_smaller_ones():
     bare = without_factors(FOUND)
     plan = whole_batches(bare, LAYERS)
     assert advice(bare, LAYERS, plan, 30 * MIB) == ["data.batch_size=5 fits"]
-    assert advice(bare, LAYERS, plan, 13 * MIB) == [
-        "at least 0.0137 GiB are needed (score.memory=0.0137, data.batch_size=1), for single samples in one pass",
-        "even one sample is too much: checkpoint activations in the network's code",
-    ]
+    [least, code] = advice(bare, LAYERS, plan, 13 * MIB)
+    ways = "score.memory=0.0137, data.batch_size=1"
+    assert least == f"at least 0.0137 GiB are needed ({ways}), enough for one pass, one sample at a time"
+    assert code == "even one sample is too much: checkpoint activations in the network's code"
 
 
 def test_people_are_told_too():

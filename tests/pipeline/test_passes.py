@@ -165,12 +165,10 @@ def refusal(*words, criteria=("influence",)):
 def test_a_budget_for_less_than_the_smallest_parts_is_refused_with_what_they_take(scope):
     word = f"prune.scope={scope}"
     told = refusal(word, "score.memory=0.005")
-    start, least = re.fullmatch(
-        r"(.*): at least .* GiB are needed \(score.memory=(.*)\), for single samples in .*", told
-    ).groups()
+    start, least = re.fullmatch(r"(.*): at least .* GiB are needed \(score.memory=(.*)\), enough for .*", told).groups()
     assert start == "scoring cannot stay within score.memory=0.005"
     assert told.endswith("score.criterion=gate needs no factors and fits")
-    assert ("6 passes over the data" in told) == (scope == "global")
+    assert ("3 passes over the data" in told) == (scope == "global")
     scored(opened(word, f"score.memory={least}", "score.trial_samples=16"), ("influence",), 0, Silent())
     less = float(least) - 1e-4
     assert f"score.memory={least}" in refusal(word, f"score.memory={less}")
