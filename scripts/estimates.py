@@ -21,9 +21,8 @@ import torch
 from infprune import config
 from infprune.config import Config
 from infprune.data.dataset import ArrayDataset, Source
-from infprune.estimate import Estimate
+from infprune.estimate import Estimate, measured_rates
 from infprune.estimate import estimate as sizes
-from infprune.estimate import measured_rates
 from infprune.files import atomic_write
 from infprune.passes import gib, planned
 from infprune.pipeline import estimate
@@ -128,13 +127,15 @@ def opened(name: str, memory: str | None) -> tuple[Bench, Estimate]:
 
 
 def budgeted(name: str, runs: int) -> list[dict[str, Any]]:
-    """Score without a budget, with one for a share of the factors, and with the least: bytes and CPU seconds."""
+    """Score without a budget, with one for a share of the factors if that is enough, and with the least."""
     bench, found = opened(name, None)
     shared = found.weights + SHARE * found.factors + max(found.activations, found.solving)
+    least = planned(found, bench.layers, 0).peak
     rows = []
-    for budget in (None, shared, planned(found, bench.layers, 0).peak):
+    for memory in (None, *(gib(b) for b in (shared, least) if b >= least)):
+        budget = float(memory) * 2**30 if memory else None
         plan = planned(found, bench.layers, budget or float("inf"))
-        command = [sys.executable, __file__, "--child", name, gib(budget) if budget else ""]
+        command = [sys.executable, __file__, "--child", name, memory or ""]
         done = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(runs)]
         told = [json.loads(one.stdout.splitlines()[-1]) for one in done]
         rows.append({
@@ -149,8 +150,8 @@ def budgeted(name: str, runs: int) -> list[dict[str, Any]]:
 def child(name: str, memory: str) -> None:
     """Print what scoring adds to the peak of resident memory, in a process of its own."""
     bench, _ = opened(name, memory or None)
-    x, y = next(iter(bench.session.calibration()))
-    bench_speed.bare(bench_speed.Case(bench.dense, bench.coupling, bench.layers, [(x[:2], y[:2])]))  # libraries start
+    few = [(bench.session.example(), torch.zeros(2, dtype=torch.int64))]
+    bench_speed.bare(bench_speed.Case(bench.dense, bench.coupling, bench.layers, few))  # type: ignore[arg-type]  # libraries start
     bench.dense.zero_grad()
     passes = len(planned_passes(bench, ("influence",), needs_of(["influence"])))
     bench_speed.reset_peak()
@@ -237,9 +238,9 @@ def page(known: dict[str, Any]) -> str:
             "",
             f"`influence` of {BUDGETED} such images through `score` itself (`prune.scope=global`), in batches of "
             + ", ".join(f"{bench_speed.NETWORKS[name].batch} ({name})" for name in known["budget"]["networks"]) + ":",
-            f"without `score.memory`, with room for {SHARE:.0%} of the factors, and with the least that is not refused.",
-            "MiB without weights and data, each run in a process of its own; measured: median (least to largest) of",
-            f"{known['budget']['runs']}; CPU seconds of one thread, median, on a shared machine.",
+            f"without `score.memory`, with room for {SHARE:.0%} of the factors where that is enough, and with the",
+            "least that is not refused. MiB without weights and data, each run in a process of its own; measured: median",
+            f"(least to largest) of {known['budget']['runs']}; CPU seconds of one thread, median, on a shared machine.",
             "",
             "| network | budget | passes | samples at a time | estimated MiB | measured | ratio | CPU s |",
             "|---|" + "---:|" * 7,
