@@ -240,7 +240,7 @@ def page(known: dict[str, Any]) -> str:
             + ", ".join(f"{bench_speed.NETWORKS[name].batch} ({name})" for name in known["budget"]["networks"]) + ":",
             f"without `score.memory`, with room for {SHARE:.0%} of the factors where that is enough, and with the",
             "least that is not refused. MiB without weights and data, each run in a process of its own; measured:",
-            f"median (least to largest) of {known['budget']['runs']}; CPU seconds of one thread (machine shared), median.",
+            f"median (least to largest) of {known['budget']['runs']}; CPU seconds of one thread, median.",
             "",
             "| network | budget | passes | samples at a time | estimated MiB | measured | ratio | CPU s |",
             "|---|" + "---:|" * 7,
