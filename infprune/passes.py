@@ -87,7 +87,7 @@ def whole_batches(found: Estimate, layers: Sequence[ChannelLayer]) -> Passes:
 
 def gib(count: float) -> str:
     """Bytes as a number of GiB that is at least as much, to four decimals."""
-    return f"{math.ceil(count / GIB * 1e4) / 1e4:g}"
+    return f"{math.ceil(count / GIB * 1e4) / 1e4:.12g}"
 
 
 def without_factors(found: Estimate) -> Estimate:
