@@ -50,13 +50,6 @@ def budget(settings: Config, device: torch.device) -> float:
     return float(ranks.agreed(torch.tensor(SHARE * here, dtype=torch.float64)))
 
 
-def allowed(settings: Config, bytes_: float) -> str:
-    """The budget by the name under which it can be changed."""
-    if settings.score.memory is not None:
-        return f"score.memory={settings.score.memory:g}"
-    return f"the {bytes_ / GIB:.4g} GiB that are {SHARE:.0%} of the device's memory"
-
-
 def _advice(settings: Config) -> str:
     sizes = {
         f"{name}.batch_size": size

@@ -13,7 +13,7 @@ from infprune.estimate import Estimate, estimate
 from infprune.forward import Inputs
 from infprune.passes import Passes, advice, planned, whole_batches, without_factors
 from infprune.pipeline.bench import Bench
-from infprune.pipeline.memory import allowed, budget
+from infprune.pipeline.memory import budget
 from infprune.scores.contract import Need
 from infprune.scores.measure import needs_of
 
@@ -42,7 +42,7 @@ def planned_passes(bench: Bench, criteria: tuple[str, ...], needs: frozenset[Nee
     that no criterion asks for.
 
     Raises:
-        ConfigError: what cannot be split is estimated to take more than the budget.
+        ConfigError: what cannot be split is estimated to take more than `score.memory`.
     """
     whole = Pass(criteria, bench.layers, needs)
     if not needs:
@@ -76,6 +76,7 @@ def planned_passes(bench: Bench, criteria: tuple[str, ...], needs: frozenset[Nee
 
 
 def _check(bench: Bench, found: Estimate, plan: Passes, room: float) -> None:
-    if plan.peak > room:
+    """Of a budget that was asked for: that of the device is tried, as the estimate may be too high."""
+    if plan.peak > room and bench.session.config.score.memory is not None:
         told = "; ".join(advice(found, bench.layers, plan, room))
-        raise ConfigError(f"scoring cannot stay within {allowed(bench.session.config, room)}: {told}")
+        raise ConfigError(f"scoring cannot stay within score.memory={bench.session.config.score.memory:g}: {told}")

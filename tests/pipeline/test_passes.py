@@ -186,9 +186,8 @@ def test_whole_batches_are_refused_with_the_batch_size_that_fits():
     planned_passes(opened("score.memory=0.0015", "data.batch_size=7"), ("inf-cp",), measure.needs_of(["inf-cp"]))
 
 
-def test_without_a_setting_the_device_is_the_budget(monkeypatch):
+def test_a_device_that_seems_too_small_is_tried_in_the_smallest_parts(monkeypatch):
     monkeypatch.setattr(memory, "installed", lambda: 5 * 2**20)
-    told = refusal("prune.scope=global")
-    assert told.startswith(
-        "scoring cannot stay within the 0.004395 GiB that are 90% of the device's memory: at least 0.0"
-    )
+    passes = planned_passes(opened("prune.scope=global"), ("influence",), measure.needs_of(["influence"]))
+    assert {len(p.layers) for p in passes} == {1}
+    assert {p.batch for p in passes} == {1}
