@@ -6,7 +6,7 @@ r"""The experiments of *Multi-Stage Influence Function*, section 4, with `infpru
         finetune.epochs=10 finetune.lr=0.02 trace.alpha=0.05 trace.finetune_damping=0.06 trace.rtol=0.1 \
         --steps 30 --finetune-steps 30
     python scripts/multi_stage.py tasks digits-two-stage --seeds 3
-    python scripts/multi_stage.py tasks mnist-two-stage --seeds 3 data.root=PATH finetune.epochs=10 trace.rtol=0.1 \
+    python scripts/multi_stage.py tasks mnist-two-stage --seeds 5 data.root=PATH finetune.epochs=10 trace.rtol=0.1 \
         trace.pretrain_damping=0.03
     python scripts/multi_stage.py amount digits-two-stage --seeds 3
 
