@@ -17,6 +17,8 @@ from typing import Any
 
 import bench_speed
 import torch
+from torch import nn
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from infprune import config
 from infprune.config import Config
@@ -36,7 +38,7 @@ from infprune.scores.contract import ScoringInputs
 from infprune.scores.measure import needs_of, score
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-NETWORKS = ("resnet50", "vit_l_16", "convnext_large")
+NETWORKS = ("torchvision:resnet50", "torchvision:vit_l_16", "torchvision:convnext_large", "estimates:convnext_xlarge")
 CRITERIA = ("influence", "gate")
 SMALL = ("alexnet5", "resnet56", "resnet18-96")
 BATCH, SAMPLES = 64, 2048
@@ -45,9 +47,17 @@ BUDGETED = 64  # samples that are scored within budgets
 SHARE = 0.4  # of the factors of all layers that the second budget has room for
 
 
+def convnext_xlarge() -> nn.Module:
+    """ConvNeXt-XL (Liu et al., 2022, appendix A.1): widths 256 to 2,048, which torchvision does not name."""
+    widths, depths = (256, 512, 1024, 2048), (3, 3, 27, 3)
+    following = (*widths[1:], None)
+    return ConvNeXt([CNBlockConfig(*of) for of in zip(widths, following, depths, strict=True)])
+
+
 def estimated(network: str, criterion: str, threads: int) -> EstimateResult:
+    by = "name" if network.startswith("torchvision:") else "factory"
     words = [
-        f"model.name=torchvision:{network}", "model.inputs=[{shape: [3, 224, 224]}]", "model.checkpoint=random",
+        f"model.{by}={network}", "model.inputs=[{shape: [3, 224, 224]}]", "model.checkpoint=random",
         f"score.criterion={criterion}", f"data.batch_size={BATCH}", f"data.calibration={SAMPLES}",
         f"run.threads={threads}",
     ]  # fmt: skip
@@ -58,7 +68,7 @@ def row(found: dict[str, Any]) -> str:
     m, w = found["memory"], found["work"]
     held = " | ".join(f"{m[key] / 2**30:.2f}" for key in ("weights", "activations", "factors", "solving", "peak"))
     flops = " | ".join(f"{f / 1e12:.1f}" for f in (w["forward"] + w["backward"], w["gram"], w["factorising"]))
-    name = found["model"].removeprefix("torchvision:")
+    name = found["model"].rpartition(":")[2]
     advice = "; ".join(found["advice"]) or "fits"
     return f"| {name} | {found['criterion']} | {held} | {flops} | {found['seconds_expected'] / 60:.0f} | {advice} |"
 
