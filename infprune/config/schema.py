@@ -139,7 +139,7 @@ class ScoreConfig(Section):
         gt=0,
         description="GiB that scoring may take, as `infprune doctor --estimate` counts them: beyond, batches are taken "
         "in parts, and then several passes, with the factors of some layers each; where the smallest parts take more, "
-        "nothing is scored and the error says how much is needed; null: nine tenths of the device's, or it is tried.",
+        "nothing is scored and the error says how much is needed; null: nine tenths of the device's, without an error.",
     )
 
 
